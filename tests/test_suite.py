@@ -19,6 +19,7 @@ FOR_OTHERS |= {name: "make" for name in ("build", "pyright", "pytest-xdist", "ru
 FOR_OTHERS |= {name: "Lightning's loggers" for name in ("mlflow-skinny", "wandb")}
 FOR_OTHERS |= {name: "runs of MLflow on this machine" for name in ("alembic", "sqlalchemy")}
 FOR_OTHERS |= {"trackio": "its logger, which imports it when it starts"}
+FOR_OTHERS |= {"sentence-transformers": "an extra outside dev, known by its module where it is installed"}
 WITHOUT_PIN = {"trackio", "sentence-transformers"}  # extras outside dev: an older pillow; scikit-learn and scipy
 ARTIFACTS = {"pyarrow": "datasets", "pandas": "datasets"}  # what a package needs whose files tests read, and that
 

@@ -63,7 +63,7 @@ class Shown:
         for line in origin_lines(answer):
             self._console.print(Text(single_line(line), style="dim"), soft_wrap=True)
 
-    def _table(self, texts: Mapping[str, str | None]) -> Table:
+    def _table(self, texts: Mapping[Way, str | None]) -> Table:
         table = Table(show_edge=False, pad_edge=False, expand=False)
         for way in self._ways:
             table.add_column(HEADINGS[way], overflow="fold", min_width=len(HEADINGS[way]))

