@@ -202,9 +202,9 @@ class ServerSpeaker(Speaker):
     def _name(self, blend: Blend) -> str:
         if not blend.adapters:
             return self._held.base
-        if len(blend.adapters) > 1:
+        adapter, *others = blend.adapters
+        if others:
             raise ConfigError("--k: a server answers with one adapter at a time: leave it out, or ask without --server")
-        (adapter,) = blend.adapters
         name = adapter.rpartition("/")[2]
         if name not in self._held.names:
             raise ConfigError(
