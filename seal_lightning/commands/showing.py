@@ -10,12 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING
 
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from seal_lightning.library.manifest import LibraryEntry, Manifest
-from seal_lightning.progress.screen import plain_console
+from seal_lightning.progress.screen import plain_console, redrawn
 from seal_lightning.text.escaping import single_line, visible, visible_json
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ class Shown:
     def __init__(self, ways: Sequence[Way]) -> None:
         self._ways = ways
         self._console = plain_console()
-        self._live = Live(self._table({}), console=self._console, auto_refresh=False, transient=True)
+        self._live = redrawn(self._console, self._table({}))
 
     def __enter__(self) -> Shown:
         self._live.start()

@@ -185,6 +185,11 @@ def plain_console(*, stderr: bool = False) -> Console:
     return Console(file=file, stderr=stderr, highlight=False, markup=False, soft_wrap=True)
 
 
+def redrawn(console: Console, first: RenderableType) -> Live:
+    """What is drawn over itself when it is updated, and is gone at the end."""
+    return Live(first, console=console, auto_refresh=False, transient=True)
+
+
 def print_line(console: Console, text: str, *, style: str = "") -> None:
     """One line, whatever is in the text."""
     console.print(single_line(text), style=style or None, markup=False, highlight=False, emoji=False, soft_wrap=True)
