@@ -21,11 +21,11 @@ from pathlib import Path
 from statistics import fmean
 
 from seal_lightning.grading import Answer, Calibrated
-from seal_lightning.library.asking import Library
+from seal_lightning.library.asking import Library, LibraryAnswer
 from seal_lightning.library.manifest import MANIFEST, read_document, read_manifest
 from seal_lightning.results.averages import interval, say_interval
 
-RATES = ("before", "after", "open_book")
+GENERAL = Path(__file__).resolve().parent.parent / "configs" / "unrelated" / "general.jsonl"
 
 
 def adapt(options: argparse.Namespace) -> float:
@@ -61,7 +61,10 @@ def measured(folder: Path) -> dict[str, object]:
     first = [library.route(question, 3) for question in questions]
     routing = (time.monotonic() - began) / len(questions)
     names = [[match.document for match in route.matches] if route.fits else [] for route in first]
-    own = [library.ask(question, documents=[document]) for question, document, _ in asked]
+    own: list[LibraryAnswer] = []
+    for document in dict.fromkeys(document for _, document, _ in asked):  # their order is that of the questions
+        its = [question for question, about, _ in asked if about == document]
+        own += library.ask_all(its, documents=[document])
     routed, three = library.ask_all(questions, k=1), library.ask_all(questions, k=3, ways=("with_adapter",))
     rows = {
         "closed book": right(asked, [one.without_adapter for one in own]),
@@ -76,8 +79,8 @@ def measured(folder: Path) -> dict[str, object]:
         "router top 1": fmean(document in found[:1] for found, (_, document, _) in zip(names, asked, strict=True)),
         "router top 3": fmean(document in found for found, (_, document, _) in zip(names, asked, strict=True)),
         "router seconds": routing,
-        "seconds a question": fmean(one.seconds for one in own),
-        "unrelated": unrelated(folder),
+        "unrelated, each adapter": unrelated(folder),
+        "unrelated, as the router answers": routed_unrelated(library),
     }
 
 
@@ -91,6 +94,20 @@ def unrelated(folder: Path) -> dict[str, float]:
         "questions": len(kept[0]["questions"]),
         "before": fmean(fmean(one["before"]["scores"]) for one in kept),
         "after": fmean(fmean(one["scores"]) for one in kept),
+    }
+
+
+def routed_unrelated(library: Library) -> dict[str, float]:
+    """How many general questions are right as `seal ask` answers them: by the model alone where no document fits."""
+    rows = [json.loads(line) for line in GENERAL.read_text(encoding="utf-8").splitlines()]
+    asked = [(row["question"], "", tuple(row.get("answers") or [row["answer"]])) for row in rows]
+    answers = library.ask_all([question for question, _, _ in asked], ways=("without_adapter", "with_adapter"))
+    chosen = [one.with_adapter if one.with_adapter is not None else one.without_adapter for one in answers]
+    return {
+        "questions": len(rows),
+        "none fits": fmean(not one.route.fits for one in answers),
+        "before": fmean(right(asked, [one.without_adapter for one in answers])),
+        "after": fmean(right(asked, chosen)),
     }
 
 
