@@ -143,8 +143,9 @@ class BM25(Router):
     """Finds the document that has the question's rare words, by BM25 (library bm25s); nothing is loaded or downloaded.
 
     Words are stems without stop words, by language (`terms`); where no blanks part words, pairs of characters. The fit
-    is the share of the question's words that the passage has, each counted by how rare it is among the passages, and
-    with one more word that no passage has: so one word of two that is found does not make a fit.
+    is the share of the question's words that the passage has, each counted by how rare it is among the passages, twice
+    if the document's title has it, and with one more word that no passage has: so one word of two that is found does
+    not make a fit.
 
     Args:
         least_fit: The least fit, from 0 to 1, at which a document is taken; 0 takes any with a word of the question.
@@ -153,7 +154,7 @@ class BM25(Router):
         b: How much long passages are put back, from 0 to 1.
     """
 
-    def __init__(self, *, least_fit: float = 0.32, passage_chars: int = 1000, k1: float = 1.2, b: float = 0.75) -> None:
+    def __init__(self, *, least_fit: float = 0.34, passage_chars: int = 1000, k1: float = 1.2, b: float = 0.75) -> None:
         super().__init__(least_fit=least_fit, passage_chars=passage_chars)
         if not k1 >= 0 or not 0 <= b <= 1:
             raise ConfigError(f"k1 must be 0 or more and b from 0 to 1, got {k1!r} and {b!r}: leave them out")
@@ -163,6 +164,7 @@ class BM25(Router):
         self._index: Any = None
         self._held: list[set[str]] = []
         self._counts: Counter[str] = Counter()
+        self._titles: list[set[str]] = []
 
     def read(self, texts: Sequence[str], *, cache: Path | None) -> None:
         import bm25s  # takes a third of a second, and not every library is asked through it
@@ -171,6 +173,8 @@ class BM25(Router):
         languages = [self._terms.languages[owner] for owner in self.owners]
         tokens = [terms(text, language) for text, language in zip(texts, languages, strict=True)]
         self._held = [set(some) for some in tokens]
+        titled = zip(self.documents, self._terms.languages, strict=True)
+        self._titles = [set(terms(document.title, language)) for document, language in titled]
         self._counts = Counter(word for some in self._held for word in some)
         self._index = None
         if self._counts:
@@ -182,7 +186,8 @@ class BM25(Router):
         return self._index.get_scores(known) if known else np.zeros(len(self._held))
 
     def fit(self, question: str, text: int, score: float) -> float:
-        weights = {word: self._weight(word) for word in self._terms.of_question(question)}
+        title = self._titles[self.owners[text]]
+        weights = {word: self._weight(word) * (1 + (word in title)) for word in self._terms.of_question(question)}
         found = sum(weight for word, weight in weights.items() if word in self._held[text])
         return found / (sum(weights.values()) + self._weight(""))
 
