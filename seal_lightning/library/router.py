@@ -30,6 +30,7 @@ from seal_lightning.types import Context
 
 ROUTERS = ("bm25", "embeddings")
 PRIOR = 50  # passages without any of its words that a collection is taken to have besides its own
+MANY = 200  # passages from which on a word of any question is found in one of them by chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +145,8 @@ class BM25(Router):
 
     Words are stems without stop words, by language (`terms`); where no blanks part words, pairs of characters. The fit
     is the share of the question's words that the passage has, each counted by how rare it is among the passages, twice
-    if the document's title has it, and with one more word that no passage has: so one word of two that is found does
-    not make a fit.
+    if the document's title has it, and with one more word that no passage has: so one word of two that is found makes a
+    fit only in a small library, where few words are found by chance.
 
     Args:
         least_fit: The least fit, from 0 to 1, at which a document is taken; 0 takes any with a word of the question.
@@ -189,7 +190,8 @@ class BM25(Router):
         title = self._titles[self.owners[text]]
         weights = {word: self._weight(word) * (1 + (word in title)) for word in self._terms.of_question(question)}
         found = sum(weight for word, weight in weights.items() if word in self._held[text])
-        return found / (sum(weights.values()) + self._weight(""))
+        by_chance = min(1.0, math.sqrt(math.log1p(len(self._held)) / math.log1p(MANY)))
+        return found / (sum(weights.values()) + by_chance * self._weight(""))
 
     def _weight(self, word: str) -> float:
         """How rare a word is; in a small collection all that a passage has are about alike."""
