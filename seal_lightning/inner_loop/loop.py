@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import takewhile
 from pathlib import Path
 from typing import TypeVar, get_args
 
@@ -22,6 +21,7 @@ from transformers import PreTrainedModel
 from seal_lightning.errors import ConfigError, NoMemoryError
 from seal_lightning.inner_loop.bank import AdapterBank, bank_lora
 from seal_lightning.inner_loop.capacity import PASS_ON_CPU, Capacity, result_dtype
+from seal_lightning.inner_loop.encoding import encode_sequence
 from seal_lightning.inner_loop.objectives import ObjectiveOption, needs_source, weighted
 from seal_lightning.inner_loop.plans import AdapterPlan, Encoded, JobStats, Objectives, shuffled_batches, trained_layers
 from seal_lightning.inner_loop.slots import AdapterState, BankTraining, Regulariser
@@ -336,27 +336,12 @@ class InnerLoop:
         )
 
     def _encode(self, policy: Policy, sequence: TrainingSequence) -> Encoded:
-        if sequence.asked is not None:
-            return _asked(policy, sequence.asked, sequence.text)
-        encoder = policy.encoder
-        tokens, prompt = encoder.sequence(sequence.text, prompt=sequence.prompt, ended=self.append_eos)
-        end = len(tokens) - (len(encoder.end) if self.append_eos else 0)
-        if self.pad_to is not None:
-            plain = policy.tokenizer
-            fill = plain.pad_token_id if plain.eos_token_id is None else plain.eos_token_id
-            tokens += [fill] * (self.pad_to - len(tokens))
-        start = prompt or len(encoder.opening)
-        heading = encoder.data(sequence.heading) if sequence.heading else []
-        shared = takewhile(lambda pair: pair[0] == pair[1], zip(heading, tokens[start:], strict=False))
-        return Encoded(tokens, prompt, told_from=start + len(list(shared)), told_to=end)
-
-
-def _asked(policy: Policy, prompt: Prompt, reply: str) -> Encoded:
-    """A request as the policy reads it, and the reply up to the end of the turn."""
-    request = policy.encode(policy.format(prompt))
-    said = reply if policy.template and not prompt.plain else f" {reply}"  # a base model goes on behind the lead
-    start, end = len(request) + len(policy.reply_opening), len(policy.encoder.data(said))
-    return Encoded([*request, *policy.encode_reply(said)], len(request), told_from=start, told_to=start + end)
+        encoded = encode_sequence(policy, sequence, ended=self.append_eos)
+        if self.pad_to is None or sequence.asked is not None:
+            return encoded
+        plain = policy.tokenizer
+        fill = plain.pad_token_id if plain.eos_token_id is None else plain.eos_token_id
+        return replace(encoded, tokens=[*encoded.tokens, *[fill] * (self.pad_to - len(encoded.tokens))])
 
 
 def _with_source(

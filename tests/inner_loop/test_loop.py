@@ -399,3 +399,24 @@ def test_a_request_is_trained_as_it_is_asked_with_the_loss_on_the_reply(chat):
     assert encoded.tokens[encoded.prompt :] == policy.encode_reply("Ada" if chat else " Ada")
     assert policy.encoder.decode(encoded.told).strip() == "Ada"
     assert encoded.tokens[-1] == tokenizer.eos_token_id
+
+
+def test_what_a_template_puts_before_a_reply_is_given_to_learner_and_teacher():
+    model, tokenizer = build_tiny("llama")
+    tokenizer.chat_template = (
+        "{% for message in messages %}<{{ message.role }}>"
+        "{% if message.role == 'assistant' %}<think></think>{% endif %}"
+        "{{ message.content }}{{ eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    policy = Policy(model.requires_grad_(False), tokenizer, chat=True)
+    assert policy.reply_opening
+    asked, source = Prompt("Who?"), Prompt("Read this.")
+    sequence = TrainingSequence("Ada", asked=asked, source=source)
+    loop = InnerLoop(**SMALL, objective="distill")
+    (encoded,) = loop.plan(policy, AdapterJob((sequence,), seed=1)).sequences
+    request = [*policy.encode(policy.format(asked)), *policy.reply_opening]  # as a sampler continues it
+    assert encoded.tokens[: encoded.prompt] == request
+    read = policy.encode(policy.format(source))
+    assert encoded.source == [*read, *request[len(policy.encoder.opening) :]]
+    assert policy.encoder.decode(encoded.told) == "Ada"

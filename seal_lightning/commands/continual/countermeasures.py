@@ -28,6 +28,7 @@ from seal_lightning.data import Reader
 from seal_lightning.data.detect import reader_for
 from seal_lightning.e_step.step import EStep
 from seal_lightning.errors import ConfigError, DataError, check_count
+from seal_lightning.inner_loop.encoding import encode_sequence
 from seal_lightning.inner_loop.slots import Regulariser
 from seal_lightning.models.layers import find_targets
 from seal_lightning.models.lora import LoRA, stack
@@ -185,11 +186,9 @@ class NullSpace(Countermeasure):
         if not layers:
             return None
         targets = [target for target in find_targets(policy.model, "all-linear") if target.name in layers]
-        texts = [
-            policy.encoder.sequence(sequence.text, prompt=sequence.prompt, ended=False)[0]
-            for learnt in earlier
-            for sequence in learnt.sequences
-        ]
+        sequences = chain.from_iterable(learnt.sequences for learnt in earlier)
+        encoded = [encode_sequence(policy, sequence, ended=False) for sequence in sequences]
+        texts = [one.tokens[: one.told_to] for one in encoded]
         random.Random(derive_seed("null space", seed)).shuffle(texts)
         chosen, left = [], self.tokens
         for text in texts:

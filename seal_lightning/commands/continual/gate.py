@@ -22,6 +22,7 @@ from seal_lightning.commands.continual.updates import Stacked
 from seal_lightning.e_step.closed_book import ask_closed_book
 from seal_lightning.e_step.step import EStep
 from seal_lightning.errors import ConfigError, check_count
+from seal_lightning.inner_loop.encoding import encode_sequence
 from seal_lightning.models.lora import LoRA
 from seal_lightning.policy.policy import Policy
 from seal_lightning.seeding import derive_seed
@@ -103,8 +104,9 @@ class Gate(Countermeasure):
         sequences = list(chain.from_iterable(one.sequences for one in known))
         chosen = draw.sample(sequences, min(self.count, len(sequences)))
         limit = min(e_step.inner_loop.max_length, policy.window)
-        encoded = [policy.encoder.sequence(one.text, prompt=one.prompt, ended=False) for one in chosen]
-        texts = [(ids[:limit], max(prompt, 1)) for ids, prompt in encoded if len(ids[:limit]) > max(prompt, 1)]
+        encoded = [encode_sequence(policy, one, ended=False) for one in chosen]
+        told = [(one.tokens[: min(one.told_to, limit)], max(one.prompt, 1)) for one in encoded]
+        texts = [(ids, prompt) for ids, prompt in told if len(ids) > prompt]
         if self.measure == "bits":
             loss = bits(policy, texts)
             return lambda changed: bits(changed, texts) - loss

@@ -13,6 +13,7 @@ import lemminflect
 
 BE = frozenset("is are was were".split())
 HAVE = frozenset("has have had".split())
+DO = frozenset("do does did".split())
 AUXILIARY = BE | HAVE | frozenset("can could may might must shall should will would".split())
 DETERMINERS = frozenset(
     "the a an this that these those each every some any no its his her their our my your both all".split()
@@ -50,7 +51,10 @@ class Clause:
     def has_auxiliary(self) -> bool:
         """Whether a question can begin with the verb; "have" can before a participle."""
         word = self.verb.lower()
-        return word in AUXILIARY - HAVE or (word in HAVE and is_participle(self.rest.split(" ")[0]))
+        if word in DO | HAVE:
+            first = self.rest.split(" ")[0]
+            return first == "not" or (word in HAVE and is_participle(first))
+        return word in AUXILIARY or is_negated(word)
 
     @property
     def text(self) -> str:
@@ -68,6 +72,11 @@ class Clause:
         past = self.verb.lower() != lemma and (not self.verb.lower().endswith("s"))
         do = "did" if past else "does" if self.verb.lower() != lemma else "do"
         return do, f"{lemma} {rest}".strip()
+
+
+def is_negated(word: str) -> bool:
+    """Whether an auxiliary has its "not" in it, as "isn't" has."""
+    return word.lower().endswith(("n't", "n’t"))
 
 
 def bare(word: str) -> str:
@@ -125,15 +134,20 @@ def clause_of(sentence: str) -> Clause | None:
     place = _finite_verb(words)
     if place is None or not place:
         return None
-    subject, rest = " ".join(words[:place]), " ".join(words[place + 1 :])
-    return Clause(subject.strip(","), words[place].strip(_EDGE), rest) if rest else None
+    subject, rest = " ".join(words[:place]).strip(","), " ".join(words[place + 1 :])
+    quoted = subject.count('"') % 2 or subject.count("“") != subject.count("”")  # it ends within what somebody said
+    return Clause(subject, words[place].strip(_EDGE), rest) if subject and rest and not quoted else None
 
 
 def _finite_verb(words: list[str]) -> int | None:
     """Where the main verb is: behind a relative clause, the verb after that clause's own."""
     for strict in (True, False):
-        within = 0
-        for place, word in enumerate(words[1:-1], start=1):
+        within = brackets = 0
+        for place, word in enumerate(words[:-1]):
+            inside = brackets or word.startswith("(")
+            brackets += word.count("(") - word.count(")")
+            if not place or inside:
+                continue
             if bare(word) in RELATIVE:
                 within += 1
             elif _is_finite(words, place, strict=strict and not within):
@@ -148,7 +162,7 @@ def _is_finite(words: list[str], place: int, *, strict: bool) -> bool:
     word, before, after = bare(words[place]), bare(words[place - 1]), bare(words[place + 1])
     if words[place][0].isupper() or before in (DETERMINERS | PREPOSITIONS) - RELATIVE:
         return False
-    if word in AUXILIARY:
+    if word in AUXILIARY or is_negated(word) or (word in DO and after == "not"):
         return True
     kinds = parts_of_speech(word)
     if word in VERBS:

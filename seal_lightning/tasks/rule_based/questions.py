@@ -21,6 +21,7 @@ from seal_lightning.tasks.rule_based.clauses import (
     bare,
     clause_of,
     is_common,
+    is_negated,
     is_participle,
     lemma_of,
     parts_of_speech,
@@ -175,7 +176,7 @@ def _of_clause(clause: Clause) -> Iterator[QuestionPair]:
 def _passive(clause: Clause) -> Iterator[QuestionPair]:
     """Who did what a passive sentence says."""
     match = re.match(r"(?P<be>be )?(?P<verb>\w+)(?P<between>(?: \w+){0,4}?) by (?P<who>.+)", clause.rest)
-    if match is None or not clause.has_auxiliary or not is_participle(match["verb"]):
+    if match is None or not clause.has_auxiliary or is_negated(clause.verb) or not is_participle(match["verb"]):
         return
     who = next((match["who"][start:end] for start, end, preposition in _parts(match["who"]) if not preposition), "")
     if not who or TIME.search(who):
@@ -313,6 +314,21 @@ def _capital(text: str) -> str:
 
 def _tidy(question: str) -> str:
     return re.sub(r"\s+([,?])", r"\1", re.sub(r",\s*\?", "?", question)).replace(" ,", ",")
+
+
+def names_person(fact: Sentence, *, known: bool) -> bool:
+    """Whether "he" or "she" at the beginning of the next sentence can be this sentence's subject.
+
+    Args:
+        fact: The sentence.
+        known: Whether they can be the subject of the sentence before, which a pronoun here goes on with.
+    """
+    clause = clause_of(fact.text)
+    if clause is None:
+        return False
+    if bare(clause.subject.split()[0]) in PRONOUNS | {"its", "their", "his", "her", "we"}:
+        return known
+    return _is_person(clause.subject) or (clause.verb.lower() in BE and _is_person(_complement(clause.rest)))
 
 
 def subject_of(fact: Sentence, *, known: str) -> str:

@@ -21,6 +21,7 @@ from seal_lightning.tasks.rule_based.questions import (
     NUMBER,
     QuestionPair,
     lower,
+    names_person,
     pairs_of_property,
     pairs_of_sentence,
     possessive,
@@ -39,7 +40,7 @@ FORMS = (("statements", "questions", "gaps"), ("statements", "questions"), ("sta
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """A fact, and what a pronoun at its beginning stands for."""
+    """A fact, and what a pronoun at its beginning stands for; "" where that is not known."""
 
     fact: Fact
     subject: str
@@ -86,11 +87,12 @@ def is_english(text: str) -> bool:
 
 
 def _told(context: Context) -> Iterator[_Told]:
-    known = context.title.strip()
+    known, person = context.title.strip(), True
     for fact in facts_of(context.passage):
-        yield _Told(fact, known)
+        first = fact.text.split(" ")[0] if isinstance(fact, Sentence) else ""
+        yield _Told(fact, known if person or first not in ("He", "She", "His", "Her") else "")
         if isinstance(fact, Sentence):
-            known = subject_of(fact, known=known)
+            known, person = subject_of(fact, known=known), names_person(fact, known=person)
 
 
 def statement(fact: Fact, subject: str, title: str, *, english: bool) -> str:

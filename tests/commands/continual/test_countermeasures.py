@@ -13,6 +13,7 @@ from seal_lightning.commands.continual import (
     Orthogonal,
     Replay,
 )
+from seal_lightning.commands.continual import countermeasures
 from seal_lightning.commands.continual.countermeasures import truncated
 from seal_lightning.commands.continual.options import resolve
 from seal_lightning.commands.continual.regularisers import (
@@ -34,7 +35,7 @@ from seal_lightning.models.random_models import build_tiny
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling import WrittenEdits
 from seal_lightning.tasks import Knowledge
-from seal_lightning.types import AdapterJob, Context, TrainingSequence
+from seal_lightning.types import AdapterJob, Context, Prompt, TrainingSequence
 
 MODEL, TOKENIZER = build_tiny("llama", seed=0)
 POLICY = Policy(MODEL.eval().requires_grad_(False), TOKENIZER, chat=False)
@@ -205,6 +206,16 @@ def test_null_space_updates_do_not_act_on_earlier_edits():
         acts, would = (float((rows @ bank.A[name][0].detach().T).norm()) for bank in (new, plain))
         assert acts < 0.2 * would
         assert new.B[name].any()
+
+
+def test_the_null_space_of_a_request_is_that_of_the_request_with_its_answer(monkeypatch):
+    looked_at = []
+    monkeypatch.setattr(countermeasures, "inputs_of", lambda policy, targets, texts: looked_at.extend(texts) or {})
+    sequence = TrainingSequence("a lake", asked=Prompt("What is a tarn?", lead="\nAnswer:"))
+    lora = bank_lora(train(TARN).bank, 0)
+    earlier = Learnt(Context(id="tarn", title="", passage=""), (sequence,), lora)
+    NullSpace().regulariser(POLICY, [earlier], seed=0)
+    assert looked_at == [TOKENIZER("What is a tarn?\nAnswer: a lake")["input_ids"]]
 
 
 def test_nothing_earlier_means_nothing_to_protect():

@@ -28,7 +28,7 @@ from seal_lightning.policy.policy import Policy
 from seal_lightning.results.retention import average, matrix_table, read_matrices, summary_table, write_matrices
 from seal_lightning.sampling import WrittenEdits
 from seal_lightning.tasks import Knowledge
-from seal_lightning.types import AdapterJob, Context, Query, TrainingSequence
+from seal_lightning.types import AdapterJob, Context, Prompt, Query, TrainingSequence
 
 FACTS = {"tarn": "A tarn is a lake.", "lamp": "The lamp burns oil.", "salt": "Salt is white."}
 CONTEXTS = tuple(
@@ -126,6 +126,20 @@ def test_the_largest_scale_within_the_budget_is_taken(measure, caplog):
         refused = finished(Gate(measure=measure, budget=costs[2] * 0.9, scales=scales), new=new)
     assert refused.state is new.state and refused.scale == 0.0
     assert "refused" in caplog.messages[-1] and f"{costs[0]:.3f} at 1" in caplog.messages[-1]
+
+
+def test_a_request_costs_what_its_answer_does():
+    asked = Prompt("What burns oil?", lead="\nAnswer:")
+    text = TrainingSequence("the lamp", asked=asked)
+    request, answer = POLICY.encode(POLICY.format(asked)), POLICY.encoder.data(" the lamp")
+    texts = [([*request, *answer], len(request))]
+    with added(POLICY, LoRA(NEW.state, -NEW.scale)) as changed:
+        costs = bits(changed, texts) - bits(POLICY, texts)
+    assert costs > 0
+    for budget, scale in ((costs * 1.001, -NEW.scale), (costs * 0.999, 0.0)):
+        gate = Gate(measure="bits", budget=budget, scales=(1.0,))
+        earlier = Learnt(CONTEXTS[0], (text,), OLD.lora)
+        assert finished(gate, (earlier,), LoRA(NEW.state, -NEW.scale)).scale == scale
 
 
 def test_accuracy_is_asked_as_the_stream_asks(monkeypatch):

@@ -41,6 +41,26 @@ def test_the_edits_of_a_context_differ_and_take_turns():
     assert "Question: tidekit was written by ___ in 2019.\nAnswer: Carmen Oyelaran" in texts[2]
 
 
+@pytest.mark.parametrize(
+    ("passage", "told"),
+    [
+        ("The mill was built by Ida Brandt. She was born in Ulm.", "She was born in Ulm."),
+        ('"The end is near," said Bob. He left in 1999.', "He left in 1999."),
+        ("The mayor is Otto Klein. He lives in Bonn.", "The mayor lives in Bonn."),
+        ("Ida Brandt is a miller. Her son is Tom Roth.", "Ida Brandt's son is Tom Roth."),
+        ("The mill has an owner. It does not have a roof.", "The mill does not have a roof."),
+    ],
+)
+def test_a_person_is_named_only_by_what_can_be_one(passage, told):
+    text = write_by_rule(Context("x", "Mills", passage))
+    assert text.splitlines()[1] == told
+    assert "the mill was born" not in text and "mill born" not in text
+
+
+def test_a_piece_of_a_sentence_without_a_subject_asks_nothing():
+    assert "Question" not in write_by_rule(Context("x", "", ', founded "by" the king e"t al'))
+
+
 def test_another_language_has_gaps_and_what_its_structure_says():
     text = write_by_rule(Context("x", "Mühle", "Die Mühle wurde 1902 von Ida Brandt erbaut.\n\nHöhe: 21 Meter"))
     assert text.splitlines() == [
