@@ -196,9 +196,10 @@ class EStep:
                 )
 
     def prompts(self, context: Context) -> list[Prompt]:
-        """Everything that the policy is asked about a context."""
+        """Everything that the policy is asked about a context; what rules write is not asked for."""
         asked = (self.task.query_prompts(query, context) for query in context.queries)
-        return [*(task.prompt(context) for task in self.task.by_edit), *chain(*asked)]
+        written = [task.prompt(context) for task in self.task.by_edit if task.written_by_rule(context, 0) is None]
+        return [*written, *chain(*asked)]
 
     def ask(
         self,

@@ -540,3 +540,10 @@ def test_rules_alone_need_no_sampler():
     texts = [rollout.text for rollout in run(step, (LAMP, TARN), plan=Plan(edits=3, repeats=1))]
     assert texts == [write_by_rule(context, index) for context in (LAMP, TARN) for index in range(3)]
     assert step.sampler.requests == []
+
+
+def test_a_passage_about_which_rules_write_may_be_longer_than_the_window():
+    long = replace(LAMP, passage="A lamp burns oil. " * 400)
+    with pytest.raises(ModelError, match="its longest prompt has"):
+        e_step(task=Knowledge(kinds=["facts", "rules"])).check_fits(tiny(), [long])
+    e_step(task=Knowledge(edit="rules")).check_fits(tiny(), [long])
