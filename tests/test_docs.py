@@ -73,7 +73,7 @@ def seal_commands(text):
     """The arguments of every `seal`, also behind srun or torchrun."""
     found = []
     for words in lines_of(text):
-        words = list(takewhile(lambda word: word != ">", words))  # what is written to a file
+        words = list(takewhile(lambda word: word not in "<>", words))  # files in place of standard streams
         places = [number for number, word in enumerate(words) if word.rpartition("/")[2] == "seal"]
         found += [words[place + 1 :] for place in places[:1] if words[place + 1 :] != ["--version"]]
     return found
