@@ -30,7 +30,7 @@ ADAPTERS, WEIGHTS, DOCUMENTS, RETIRED = "adapters", "weights", "documents", "ret
 Status = Literal["ready", "pending", "failed"]
 Why = Literal["removed", "replaced", "retrained", "outdated"]
 Word = TypeVar("Word", bound=str)
-_RESUME = "run seal adapt with --resume, or copy the folder again"
+_RESUME = "copy the folder again, or move this file away and run seal adapt with --resume"
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,8 +203,11 @@ def _refuse_others(place: Workplace, adapter: Adapter, stamps: tuple[object, obj
 def finished(place: Workplace, adapter: Adapter) -> Answers | None:
     """What a finished adapter answers; None where some of it is missing or damaged, or other things are asked now.
 
+    How to ask it is written again where that is missing.
+
     Raises:
         ConfigError: The folder holds an adapter that was trained with other settings.
+        SavingError: The disk does not take that.
     """
     path = place.folder(adapter) / RESULT
     if not path.parent.is_dir():
@@ -222,6 +225,9 @@ def finished(place: Workplace, adapter: Adapter) -> Answers | None:
         return None
     if place.merged and not place.merged_folder(adapter).is_dir():
         return None
+    for folder in (path.parent, *([place.merged_folder(adapter)] if place.merged else [])):
+        if not (folder / PROMPT).is_file():
+            save_text(folder / PROMPT, _prompt(place, adapter))
     return answers if content.get("asked") == asked_of(place, adapter) else None
 
 

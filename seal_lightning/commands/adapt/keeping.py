@@ -8,6 +8,7 @@ Whatever a process is killed within, the next one goes on from the manifest: wha
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from itertools import count
 from pathlib import Path
 
 from seal_lightning.commands.adapt.edits import Lesson
+from seal_lightning.commands.adapt.folders import RESULT
 from seal_lightning.commands.adapt.jobs import ALL, Adapter, Answers, Workplace, folder_name
 from seal_lightning.data.documents import Document
 from seal_lightning.errors import DataError
@@ -24,6 +26,7 @@ from seal_lightning.library.manifest import (
     DOCUMENTS,
     MANIFEST,
     RETIRED,
+    WEIGHTS,
     Base,
     LibraryEntry,
     Manifest,
@@ -40,6 +43,8 @@ from seal_lightning.library.manifest import (
 from seal_lightning.stamps.values import digest
 from seal_lightning.text.plural import counted
 from seal_lightning.types import Context, JsonObject
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +267,7 @@ def begin(output: Path, wanted: Wanted) -> Keeper:
         why = "retrained" if wanted.together else "outdated"
         gone.append(Retired(ALL, "", "", known.together.adapter, None, why, None, now()))
     entries = _entries(known, changes, wanted)
+    gone += _unknown(output, entries, together, gone)
     retired = (*(known.retired if known else ()), *gone)
     manifest = replace(empty, documents=tuple(entries), together=together, retired=retired)
     if manifest != known:
@@ -312,6 +318,22 @@ def _retired(output: Path, entry: LibraryEntry, by: str | None) -> Retired:
     place = f"{ADAPTERS}/{folder_name(entry.id)}"  # whether the manifest knows that it was finished or not
     adapter = place if (output / place).is_dir() else None
     return Retired(entry.id, entry.source, entry.title, adapter, entry.text, "replaced" if by else "removed", by, now())
+
+
+def _unknown(
+    output: Path, entries: Sequence[LibraryEntry], together: Together | None, gone: Sequence[Retired]
+) -> list[Retired]:
+    """The adapters that are there without a word in the manifest, whose file was lost or is an old copy."""
+    expected = {f"{ADAPTERS}/{folder_name(entry.id)}" for entry in entries} | {one.adapter for one in gone}
+    expected |= {together.adapter} if together else set()
+    found = [path.parent.relative_to(output).as_posix() for path in output.glob(f"*/*/{RESULT}")]
+    unknown = sorted(path for path in found if path.split("/")[0] in (ADAPTERS, WEIGHTS) and path not in expected)
+    if unknown:
+        moved = f"{counted(len(unknown), 'adapter')} of no current document, moved to {RETIRED}/"
+        log.warning("%s: does not name %s: %s", output / MANIFEST, moved, ", ".join(unknown))
+    texts = {path: f"{DOCUMENTS}/{_stem(path)}.json" for path in unknown}
+    there = {path: text if (output / text).is_file() else None for path, text in texts.items()}
+    return [Retired(_stem(path), "", "", path, there[path], "removed", None, now()) for path in unknown]
 
 
 def _settled(output: Path, manifest: Manifest) -> Manifest:

@@ -13,13 +13,15 @@ from jsonargparse import Namespace
 from seal_lightning.commands.adapt.edits import EditChoice, Lesson, kept_edits, lessons, write_edits
 from seal_lightning.commands.adapt.jobs import Workplace
 from seal_lightning.commands.adapt.keeping import passage_digest
+from seal_lightning.commands.adapt.plan import FILE as PLAN
 from seal_lightning.commands.adapt.plan import WorkPlan, plan_units, read_plan, save_plan
 from seal_lightning.commands.adapt.record import written_with
 from seal_lightning.commands.adapt.sharing import Sharing
 from seal_lightning.commands.standalone import open_journal, rules
 from seal_lightning.data.documents import Document
+from seal_lightning.errors import JournalError
 from seal_lightning.progress.screen import Screen
-from seal_lightning.records.journal import Journal
+from seal_lightning.records.journal import Journal, is_begun
 from seal_lightning.results.left_out import render_left_out, total_left_out
 from seal_lightning.results.usage import render_usage, total_usage
 from seal_lightning.text.plural import counted
@@ -36,6 +38,7 @@ def written_lessons(
     """What is to be learnt from each document, once the edits about its passages are written.
 
     Raises:
+        JournalError: The plan of what is in the journal is missing.
         StaleJournalError: The journal is of other settings.
         RetryableError: A grader or an endpoint failed; finished units are in the journal.
     """
@@ -59,6 +62,11 @@ def _write(
     """The self-edits of all passages, from the journal or anew."""
     passages = [passage for document in documents for passage in document.passages]
     known = read_plan(place.output)
+    if not known.units and is_begun(place.output / "journal", "adapt.rank-*.jsonl"):
+        raise JournalError(
+            f"{place.output / PLAN}: expected the plan of the units in {place.output / 'journal'}, got nothing there: "
+            "restore it from a copy, or move the folder journal away to write the edits again"
+        )
     stamp = written_with(place, choice.e_step)
     stamp |= {"rewarded": choice.rewarded, "contexts_per_unit": options.contexts_per_unit}
     journal = open_journal(

@@ -17,7 +17,7 @@ from adapted_towns import state_of, write_notes
 
 from seal_lightning.commands.adapt import command as adapt
 from seal_lightning.commands.adapt import keeping, making, writing
-from seal_lightning.errors import ConfigError, StaleJournalError
+from seal_lightning.errors import ConfigError, JournalError, StaleJournalError
 from seal_lightning.files import saving
 from seal_lightning.files.ownership import FolderInUse
 from seal_lightning.library.manifest import Manifest, read_document, read_manifest
@@ -416,4 +416,32 @@ def test_a_damaged_manifest_stops_the_command_with_one_line(kept, tmp_path):
     shutil.copytree(kept / "first", tmp_path / "out")
     (tmp_path / "out" / "manifest.json").write_text("{")
     with pytest.raises((ConfigError, ValueError), match=re.escape(str(tmp_path / "out" / "manifest.json"))):
+        update(kept, tmp_path / "out")
+
+
+def test_without_a_manifest_what_belongs_to_no_current_document_is_retired(kept, tmp_path, caplog):
+    shutil.copytree(kept / "first", tmp_path / "out")
+    before = by_source(read_manifest(tmp_path / "out"))
+    (tmp_path / "out" / "manifest.json").unlink()
+    update(kept, tmp_path / "out", "--adapters", "each")
+    manifest = read_manifest(tmp_path / "out")
+    current = {entry.adapter for entry in manifest.documents}
+    assert {f"adapters/{path.name}" for path in (tmp_path / "out" / "adapters").iterdir()} == current
+    gone = {entry.id for entry in before.values()} - {entry.id for entry in manifest.documents}
+    assert gone and {Path(one.adapter).name for one in manifest.retired} == {f"{name}-1" for name in (*gone, "all")}
+    assert all((tmp_path / "out" / one.adapter).is_dir() for one in manifest.retired)
+    assert "of no current document, moved to retired/" in caplog.text
+    update(kept, tmp_path / "out", "--adapters", "each")
+    assert read_manifest(tmp_path / "out") == manifest
+
+
+def test_a_lost_prompt_is_written_again_and_a_lost_plan_named(kept, tmp_path):
+    shutil.copytree(kept / "later", tmp_path / "out")
+    before = state_of(tmp_path / "out")
+    entry = read_manifest(tmp_path / "out").documents[0]
+    (tmp_path / "out" / entry.adapter / "prompt.json").unlink()
+    update(kept, tmp_path / "out")
+    assert state_of(tmp_path / "out") == before
+    (tmp_path / "out" / "plan.json").unlink()
+    with pytest.raises(JournalError, match=r"out/plan\.json: expected the plan of the units in .*journal"):
         update(kept, tmp_path / "out")

@@ -12,8 +12,8 @@ from seal_lightning.commands.continual import (
     NullSpace,
     Orthogonal,
     Replay,
+    countermeasures,
 )
-from seal_lightning.commands.continual import countermeasures
 from seal_lightning.commands.continual.countermeasures import truncated
 from seal_lightning.commands.continual.options import resolve
 from seal_lightning.commands.continual.regularisers import (

@@ -133,13 +133,16 @@ def test_a_request_costs_what_its_answer_does():
     text = TrainingSequence("the lamp", asked=asked)
     request, answer = POLICY.encode(POLICY.format(asked)), POLICY.encoder.data(" the lamp")
     texts = [([*request, *answer], len(request))]
-    with added(POLICY, LoRA(NEW.state, -NEW.scale)) as changed:
-        costs = bits(changed, texts) - bits(POLICY, texts)
-    assert costs > 0
-    for budget, scale in ((costs * 1.001, -NEW.scale), (costs * 0.999, 0.0)):
-        gate = Gate(measure="bits", budget=budget, scales=(1.0,))
-        earlier = Learnt(CONTEXTS[0], (text,), OLD.lora)
-        assert finished(gate, (earlier,), LoRA(NEW.state, -NEW.scale)).scale == scale
+
+    def costs(new):
+        with added(POLICY, new) as changed:
+            return bits(changed, texts) - bits(POLICY, texts)
+
+    new = max(NEW, LoRA(NEW.state, -NEW.scale), key=costs)  # whichever harms
+    assert costs(new) > 0
+    earlier = Learnt(CONTEXTS[0], (text,), OLD.lora)
+    for share, scale in ((1.001, new.scale), (0.999, 0.0)):
+        assert finished(Gate(measure="bits", budget=share * costs(new), scales=(1.0,)), (earlier,), new).scale == scale
 
 
 def test_accuracy_is_asked_as_the_stream_asks(monkeypatch):
