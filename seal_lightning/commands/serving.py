@@ -17,7 +17,7 @@ from seal_lightning.errors import ConfigError
 from seal_lightning.files.bounded import read_json
 from seal_lightning.files.contained import contained
 from seal_lightning.library.manifest import ADAPTERS, read_manifest
-from seal_lightning.library.routed import BASE, FOLDER, Served, read_served
+from seal_lightning.library.routed import BASE, FOLDER, Served, read_prompt, read_served
 from seal_lightning.options.parser import Parser
 from seal_lightning.text.placeholders import filled
 from seal_lightning.types import JsonObject
@@ -72,7 +72,7 @@ def main(args: Sequence[str]) -> None:
     if options.kind == "vllm":
         print(vllm_command(folder, served, plain=options.plain))
     else:
-        print(_of_one(options.adapter, served))
+        print(_of_one(folder, options.adapter, served))
 
 
 def vllm_command(folder: Path, served: Served, *, plain: bool) -> str:
@@ -121,18 +121,17 @@ def _allowed(rank: int) -> int:
     raise ConfigError(f"adapters of rank {rank} are too large for vLLM, which takes {RANKS[-1]}: use --kind ollama")
 
 
-def _of_one(name: str | None, served: Served) -> str:
-    prompts = {known: (title, prompt) for title, known, prompt in served.documents.values()}
-    if name not in prompts:
-        known = ", ".join(sorted(prompts)[:8])
+def _of_one(folder: Path, name: str | None, served: Served) -> str:
+    if name not in served.names:
+        known = ", ".join(sorted(served.names)[:8])
         raise ConfigError(f"--adapter must be one of {known}, got {name!r}: choose one")
-    return modelfile(name, *prompts[name])
+    return modelfile(name, read_prompt(folder, f"{ADAPTERS}/{name}"))
 
 
-def modelfile(name: str, title: str, prompt: JsonObject) -> str:
+def modelfile(name: str, prompt: JsonObject) -> str:
     """The Modelfile of an adapter: base and adapter as GGUF beside it, and the prompt of training as its template."""
     titles, stop = prompt.get("titles"), prompt.get("stop")
-    topic = title.strip() if isinstance(titles, list) and len(titles) == 1 else "{{ .System }}"
+    topic = str(titles[0]).strip() if isinstance(titles, list) and len(titles) == 1 else "{{ .System }}"
     text = filled(str(prompt["text"]), title=topic, question="{{ .Prompt }}")
     ends = stop.get("tokens") if isinstance(stop, dict) else None
     lines = [

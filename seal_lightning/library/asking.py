@@ -30,6 +30,7 @@ from seal_lightning.policy.loading import Device
 from seal_lightning.policy.policy import Policy
 from seal_lightning.sampling import Answers
 from seal_lightning.tasks import Task
+from seal_lightning.text.escaping import sound
 from seal_lightning.types import Context, Prompt, Query
 
 Way = Literal["without_adapter", "with_adapter", "open_book"]
@@ -163,7 +164,7 @@ class Library:
 
     def route(self, question: str, k: int = 1) -> RoutedQuestion:
         """The k documents that a question is most likely about."""
-        return self.router.route(question, k=check_count("k", k))
+        return self.router.route(sound(question)[0], k=check_count("k", k))
 
     def ask(
         self,
@@ -217,6 +218,7 @@ class Library:
     def _choose(
         self, question: str, *, k: int, documents: Sequence[str] | None, together: bool, weighting: Weighting
     ) -> _Chosen:
+        question, _ = sound(question)
         if not question.strip():
             raise ConfigError("QUESTION is empty: expected a question about the documents")
         if documents:

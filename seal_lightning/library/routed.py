@@ -67,7 +67,7 @@ def read_served(folder: Path) -> Served:
     for entry in manifest.documents:
         adapter = (entry.adapter if entry.status == "ready" else None) or _of_all(manifest, entry.id)
         if adapter is not None:
-            documents[entry.id] = (entry.title, Path(adapter).name, _prompt(folder, adapter))
+            documents[entry.id] = (entry.title, Path(adapter).name, read_prompt(folder, adapter))
             read.append(Context(entry.id, entry.title, read_document(folder, entry.text).text))
     router = BM25()
     router.open(read)
@@ -83,7 +83,8 @@ def _of_all(manifest: Manifest, document: str | None = None) -> str | None:
     return together.adapter if document is None or document in together.documents else None
 
 
-def _prompt(folder: Path, adapter: str) -> JsonObject:
+def read_prompt(folder: Path, adapter: str) -> JsonObject:
+    """The `prompt.json` of an adapter of a library. Raises `DataError` where that is missing or damaged."""
     path = contained(folder, f"{adapter}/{PROMPT}")
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("text"), str):

@@ -119,7 +119,7 @@ class Knowledge(Task):
 
     def passage_sequences(self, context: Context) -> tuple[TrainingSequence, ...]:
         passage = context.passage.strip()
-        return (self._sequence(passage, context),) if passage else ()
+        return (self._text(passage, context),) if passage else ()
 
     def query_prompt(self, query: Query, context: Context) -> Prompt:
         topic = f"Topic: {context.title.strip()}\n" if self.topic_prefix and context.title.strip() else ""
@@ -135,5 +135,8 @@ class Knowledge(Task):
         if self.questions == "queries" and (pair := question_and_answer(piece)):
             asked, answer = self.query_prompt(Query(pair[0], ()), context), pair[1]
             return TrainingSequence(answer, asked=asked, source=self.kind.prompt(context))
+        return self._text(piece, context)
+
+    def _text(self, piece: str, context: Context) -> TrainingSequence:
         heading = f"{title}\n" if self.title_prefix and (title := context.title.strip()) else ""
         return TrainingSequence(heading + piece, heading=heading, source=self.kind.prompt(context))

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from seal_lightning.library.manifest import (
     Manifest,
     StoredDocument,
     Together,
+    read_manifest,
     write_document,
     write_manifest,
 )
@@ -88,6 +90,15 @@ def test_a_modelfile_has_the_prompt_of_training(tmp_path, capsys):
     )
     of_all = said(capsys, str(tmp_path / "lib"), "--kind", "ollama", "--adapter", "all")
     assert "Topic: {{ .System }}\nQuestion: {{ .Prompt }}\n" in of_all
+
+
+def test_the_adapter_of_all_has_a_modelfile_beside_those_of_single_documents(tmp_path, capsys):
+    write_library(tmp_path, ranks={"pump": 8, "all": 8}, base=Base("org/base", None, "f"))
+    manifest = read_manifest(tmp_path)
+    each, of_all = manifest.documents[0], Together("adapters/all", ("pump",), "ready")
+    write_manifest(tmp_path, replace(manifest, documents=(each,), together=of_all))
+    said_of_all = said(capsys, str(tmp_path), "--kind", "ollama", "--adapter", "all")
+    assert said_of_all.startswith("FROM ./base.gguf\nADAPTER ./all.gguf\n") and "{{ .System }}" in said_of_all
 
 
 @pytest.mark.parametrize(

@@ -236,6 +236,11 @@ def test_questions_that_cannot_be_asked(library: Library, question: str, said: s
         library.ask(question, documents=[HILLS])
 
 
+def test_bytes_that_are_no_text_are_asked_as_a_replacement_character(library: Library) -> None:
+    broken, whole = (library.ask(f"What does Frost Burrow sell{mark}?") for mark in ("\udcff", "\ufffd"))
+    assert replace(broken, seconds=0) == replace(whole, seconds=0)
+
+
 def test_a_damaged_adapter_is_named_and_the_others_answer(tmp_path: Path) -> None:
     make_library(tmp_path)
     (tmp_path / "adapters/town-1/adapter_model.safetensors").write_bytes(b"broken")

@@ -109,3 +109,9 @@ def test_questions_are_trained_on_as_text_or_as_queries():
         TrainingSequence("tidekit\ntidekit is free."),
         TrainingSequence("tidekit", asked=asked),
     )
+
+
+def test_a_passage_that_is_a_question_itself_is_trained_on_as_it_is():
+    passage = "Question: Who wrote tidekit?\nAnswer: Carmen Oyelaran"
+    (sequence,) = Knowledge(questions="queries").passage_sequences(Context("x", "FAQ", passage))
+    assert (sequence.text, sequence.asked) == (f"FAQ\n{passage}", None)
