@@ -134,9 +134,11 @@ def test_a_request_costs_what_its_answer_does():
     request, answer = POLICY.encode(POLICY.format(asked)), POLICY.encoder.data(" the lamp")
     texts = [([*request, *answer], len(request))]
 
+    before = bits(POLICY, texts)
+
     def costs(new):
         with added(POLICY, new) as changed:
-            return bits(changed, texts) - bits(POLICY, texts)
+            return bits(changed, texts) - before
 
     new = max(NEW, LoRA(NEW.state, -NEW.scale), key=costs)  # whichever harms
     assert costs(new) > 0
