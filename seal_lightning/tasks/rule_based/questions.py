@@ -239,7 +239,6 @@ def _parts(rest: str) -> Iterator[tuple[int, int, str]]:
     words = [(match.start(), match.end()) for match in re.finditer(r"\S+", rest)]
     place = 0
     while place < len(words):
-        start, _ = words[place]
         word = bare(rest[slice(*words[place])])
         preposition = word if word in PREPOSITIONS else ""
         first = place + 1 if preposition else place
@@ -249,7 +248,6 @@ def _parts(rest: str) -> Iterator[tuple[int, int, str]]:
         if end > first and _is_phrase(rest[words[first][0] : words[end - 1][1]]):
             yield words[first][0], words[end - 1][1], preposition
         place = max(end, place + 1)
-    del start
 
 
 def _ends(rest: str, words: list[tuple[int, int]], place: int, first: int) -> bool:
