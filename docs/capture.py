@@ -46,7 +46,7 @@ def run(command: list[str], typed: list[str], width: int) -> bytes:
             if not data:
                 break
             shown, last = shown + data, time.monotonic()
-        elif left and typed and time.monotonic() - last > QUIET and shown.rstrip(b" ").endswith((b">", b"> ")):
+        elif left and typed and time.monotonic() - last > QUIET and CONTROL.sub(b"", shown).endswith((b"? ", b"> ")):
             line = left.pop(0)
             os.write(terminal, b"\x04" if line is None else f"{line}\n".encode())
             last = time.monotonic()
