@@ -25,6 +25,8 @@ from rich.text import Text
 
 QUIET = 1.0  # seconds without output after which something is typed
 FONTS = re.compile(r"@font-face \{[^}]*\}\s*")  # rich's are fetched from the network
+MOVES = re.compile(r"(\x1b\[\d*A|\x1b\[2K|\r|\n)")
+OTHER = re.compile(r"\x1b\[\?[0-9;]*[hl]|\x1b\[[0-9;]*[BCDGHJ]|\x1b\[[01]?K|\x1b\][^\x07]*\x07|\x1b[=>]|\x1b\[6n")
 CONTROL = re.compile(rb"\x1b\[\?[0-9;]*[hl]|\x1b\[[0-9;]*[ABCDGHJK]|\x1b\][^\x07]*\x07|\x1b[=>]|\x1b\[6n")
 
 
@@ -55,9 +57,21 @@ def run(command: list[str], typed: list[str], width: int) -> bytes:
 
 
 def lines_of(shown: bytes) -> str:
-    """The lines that stay in view: of one that was drawn over, what came last."""
-    text = CONTROL.sub(b"", shown).decode("utf-8", "replace").replace("\r\n", "\n")
-    return "\n".join(line.rpartition("\r")[2] for line in text.split("\n")).strip("\n")
+    """The lines that stay in view: what is drawn over, after a return or further up, is gone."""
+    lines, row, returned = [""], 0, False
+    for part in MOVES.split(OTHER.sub("", shown.decode("utf-8", "replace"))):
+        if move := re.fullmatch(r"\x1b\[(\d*)A", part):
+            row = max(0, row - int(move[1] or 1))
+        elif part == "\x1b[2K":
+            lines[row] = ""
+        elif part == "\r":
+            returned = True
+        elif part == "\n":
+            row, returned = row + 1, False
+            lines += [""] * (row == len(lines))
+        elif part:
+            lines[row], returned = part if returned else lines[row] + part, False
+    return "\n".join(lines).strip("\n")
 
 
 def main() -> None:

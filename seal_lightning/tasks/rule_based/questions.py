@@ -179,6 +179,7 @@ def _passive(clause: Clause) -> Iterator[QuestionPair]:
     if match is None or not clause.has_auxiliary or is_negated(clause.verb) or not is_participle(match["verb"]):
         return
     who = next((match["who"][start:end] for start, end, preposition in _parts(match["who"]) if not preposition), "")
+    who = who.strip(" ,")
     if not who or TIME.search(who):
         return
     verb = (

@@ -37,6 +37,7 @@ def test_clauses(sentence, clause):
         ("The allotments were founded in 1931.", "When were the allotments founded?", "1931"),
         ("The library was written by Carmen Oyelaran.", "Who wrote the library?", "Carmen Oyelaran"),
         ("It will be installed by Dario Conti in June.", "Who will install the projector in June?", "Dario Conti"),
+        ("Keys are kept by the secretary, Olga Wetherby.", "Who or what keeps keys?", "the secretary"),
         ("The site has 64 plots.", "How many plots does the site have?", "64 plots"),
         ("A key costs 12 pounds.", "How much does a key cost?", "12 pounds"),
         ("The pianist is Lotte Brandt.", "Who is the pianist?", "Lotte Brandt"),
