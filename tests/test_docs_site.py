@@ -46,8 +46,8 @@ def test_its_search_works_from_a_folder(site):
         page.fill("input[name=q]", "learning rate")
         page.press("input[name=q]", "Enter")
         page.wait_for_selector("#search-results li a")
-        found = [link.inner_text() for link in page.query_selector_all("#search-results li a")]
         page.wait_for_function("document.querySelector('.search-summary').textContent.includes('found')")
+        found = [link.inner_text() for link in page.query_selector_all("#search-results li a")]
         said = page.inner_text(".search-summary")
         browser.close()
     assert "Commands" in found

@@ -18,7 +18,7 @@ LIMIT = 60
 # length is ended just as early.
 HALVED = {
     "data.conversion, HTML", "data.conversion, notebook", "data.documents, stdin", "data.documents, table",
-    "data.documents, text", "data.splitting", "grading.Calibrated, gold",
+    "data.documents, text", "data.splitting", "grading.Calibrated, gold", "tasks.rule_based",
 }  # fmt: skip
 
 # Where patterns and parsers of foreign text stand, and which readers of the table go through them. A module with a
