@@ -198,7 +198,7 @@ class EStep:
     def prompts(self, context: Context) -> list[Prompt]:
         """Everything that the policy is asked about a context; what rules write is not asked for."""
         asked = (self.task.query_prompts(query, context) for query in context.queries)
-        written = [task.prompt(context) for task in self.task.by_edit if task.written_by_rule(context, 0) is None]
+        written = [task.prompt(context) for task in self.task.by_edit if not task.by_rule]
         return [*written, *chain(*asked)]
 
     def ask(

@@ -82,6 +82,11 @@ class Task(Remembers, ABC):
         `system` and `user` through its chat template.
         """
 
+    @property
+    def by_rule(self) -> bool:
+        """Whether no model is asked for its edits (one of `by_edit`): `written_by_rule` gives all of them."""
+        return False
+
     def written_by_rule(self, context: Context, index: int) -> str | None:
         """The text of the context's edit of this index, where no model is to write it."""
         del context, index

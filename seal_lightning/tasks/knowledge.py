@@ -96,6 +96,10 @@ class Knowledge(Task):
     def prompt(self, context: Context) -> Prompt:
         return self.kind.prompt(context, request=self.directives.request() if self.directives else "")
 
+    @property
+    def by_rule(self) -> bool:
+        return all(kind.by_rule for kind in self.kinds or (self.kind,))
+
     def written_by_rule(self, context: Context, index: int) -> str | None:
         kinds = self.kinds or (self.kind,)
         return write_by_rule(context, index // len(kinds)) if kinds[index % len(kinds)].by_rule else None
