@@ -133,7 +133,8 @@ def _of_table(tokens: Sequence[Token]) -> Iterator[Fact]:
     for row in body:
         for name, value in zip(header[1:], row[1:], strict=False):
             if row[0] and value:
-                yield Property(name or header[0], value, owner=row[0], kind=header[0])
+                column = name or header[0]
+                yield Property(column, value, owner=row[0], kind=header[0]) if column else Property(row[0], value)
 
 
 def _of_code(code: str, language: str) -> Iterator[Fact]:

@@ -40,10 +40,11 @@ FORMS = (("statements", "questions", "gaps"), ("statements", "questions"), ("sta
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """A fact, and what a pronoun at its beginning stands for; "" where that is not known."""
+    """A fact, what a pronoun at its beginning stands for ("" where that is not known), and its statement."""
 
     fact: Fact
     subject: str
+    statement: str
 
 
 def write_by_rule(context: Context, index: int = 0) -> str:
@@ -56,12 +57,12 @@ def write_by_rule(context: Context, index: int = 0) -> str:
     Returns:
         "" where the passage states nothing that the rules can read.
     """
-    told = list(_told(context))
     english, title = is_english(context.passage), context.title.strip()
+    told = list(_told(context, title, english=english))
     form = FORMS[index % len(FORMS)]
     lines: list[str] = []
     if "statements" in form:
-        lines += [statement(one.fact, one.subject, title, english=english) for one in told]
+        lines += [one.statement for one in told]
     pairs = [pair for one in told for pair in _asked(one, title, form, english=english)]
     unique = {pair.question: pair for pair in reversed(pairs)}
     lines += [f"Question: {pair.question}\nAnswer: {pair.answer}" for pair in reversed(unique.values())]
@@ -75,8 +76,7 @@ def _asked(one: _Told, title: str, form: Sequence[str], *, english: bool) -> lis
     asked = [pair for pair in _pairs(one, title, english=english) if _is_sound(pair)] if "questions" in form else []
     if "gaps" in form or not english:
         known = [f" {pair.answer} " for pair in asked]
-        left = gaps(statement(one.fact, one.subject, title, english=english))
-        asked += [pair for pair in left if not any(f" {pair.answer} " in answer for answer in known)]
+        asked += [pair for pair in gaps(one.statement) if not any(f" {pair.answer} " in answer for answer in known)]
     return asked
 
 
@@ -86,11 +86,12 @@ def is_english(text: str) -> bool:
     return bool(words) and sum(word in GRAMMAR for word in words) >= ENGLISH * len(words)
 
 
-def _told(context: Context) -> Iterator[_Told]:
-    known, person = context.title.strip(), True
+def _told(context: Context, title: str, *, english: bool) -> Iterator[_Told]:
+    known, person = title, True
     for fact in facts_of(context.passage):
         first = fact.text.split(" ")[0] if isinstance(fact, Sentence) else ""
-        yield _Told(fact, known if person or first not in ("He", "She", "His", "Her") else "")
+        subject = known if person or first not in ("He", "She", "His", "Her") else ""
+        yield _Told(fact, subject, statement(fact, subject, title, english=english))
         if isinstance(fact, Sentence):
             known, person = subject_of(fact, known=known), names_person(fact, known=person)
 
@@ -98,11 +99,9 @@ def _told(context: Context) -> Iterator[_Told]:
 def statement(fact: Fact, subject: str, title: str, *, english: bool) -> str:
     """A fact as a sentence that is understood by itself."""
     if isinstance(fact, Property):
-        return (
-            _of_property(fact, title)
-            if english
-            else " ".join([*filter(None, [fact.owner]), f"{fact.name}: {fact.value}"])
-        )
+        if english:
+            return _of_property(fact, title)
+        return f"{fact.owner} {fact.name}: {fact.value}".strip()
     if not english or not subject:
         return fact.text
     first, _, rest = fact.text.partition(" ")
@@ -135,7 +134,7 @@ def _pairs(one: _Told, title: str, *, english: bool) -> Iterator[QuestionPair]:
         if english:
             yield from pairs_of_property(one.fact, title)
         else:
-            yield QuestionPair(" ".join([*filter(None, [one.fact.owner]), f"{one.fact.name}?"]), one.fact.value)
+            yield QuestionPair(f"{one.fact.owner} {one.fact.name}?".strip(), one.fact.value)
     elif english:
         yield from pairs_of_sentence(one.fact.text, subject=one.subject)
 

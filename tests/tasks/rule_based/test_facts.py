@@ -40,6 +40,10 @@ def test_a_table_names_its_rows():
     ]
 
 
+def test_a_table_without_column_names_has_names_and_values():
+    assert facts_of("| | |\n|---|---|\n| Weight | 310 grams |\n") == [Property("Weight", "310 grams")]
+
+
 def test_python_code():
     wave = "    def wave(self, height: float = 1.5, *, wet=True) -> str:\n        ...\n"
     code = f'class Sea:\n    """Water.\n\n    More."""\n\n{wave}'
