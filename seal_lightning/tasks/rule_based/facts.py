@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -141,7 +142,10 @@ def _of_code(code: str, language: str) -> Iterator[Fact]:
     """The functions and classes of a program, as their signatures and docstrings say."""
     if language in PYTHON or not language:
         try:
-            yield from _of_python(ast.parse(code))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SyntaxWarning)  # of a document's code, which never runs
+                tree = ast.parse(code)
+            yield from _of_python(tree)
             return
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             pass

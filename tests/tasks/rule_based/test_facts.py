@@ -56,6 +56,12 @@ def test_python_code():
     ]
 
 
+def test_code_that_python_warns_of_is_read():
+    assert facts_of('```python\ndef wave(height=1if 2else 3): "\\d"\n```')[-1] == Property(
+        "default of height", "1 if 2 else 3", owner="wave", kind="function"
+    )
+
+
 def test_other_code_has_signatures_only():
     assert facts_of("```rust\nfn wave(height: f64) -> u8 {}\nlet x = 3;\n```") == [
         Property("arguments", "height: f64", owner="wave", kind="function")
