@@ -143,7 +143,7 @@ def _of_code(code: str, language: str) -> Iterator[Fact]:
     if language in PYTHON or not language:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", SyntaxWarning)  # of a document's code, which never runs
+                warnings.simplefilter("ignore")  # of a document's code, which never runs
                 tree = ast.parse(code)
             yield from _of_python(tree)
             return
