@@ -1,6 +1,6 @@
 """Does SEAL learn on ARC's side of the lab? Several seeds of `seal fit --config configs/arc/synthetic_lab.yaml`.
 
-    python benchmarks/arc.py --seeds 3 [--first-seed N] [--config FILE] [--json FILE] [--folder DIR] [any option of seal fit]
+    python benchmarks/arc.py [--config FILE] [--seeds 3] [--first-seed N] [--json FILE] [--folder DIR] [OPTIONS]
 
 A seed changes the rules, the puzzles, the sampling and the adapters. Success is the share of (puzzle, edit) pairs of
 held-out rules that are wholly right, after the last round, not the best one. Intervals are 95 % bootstrap intervals

