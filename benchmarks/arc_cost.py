@@ -28,8 +28,8 @@ from seal_lightning.types import Context
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "arc" / "llama3.2-1b.yaml"
 # Llama-3.2-1B-Instruct, from its config.json on the hub.
-SIZES = dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
-             num_key_value_heads=8, head_dim=64, vocab_size=128_256, tie_word_embeddings=True)  # fmt: skip
+MODEL = LlamaConfig(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
+                    num_key_value_heads=8, head_dim=64, vocab_size=128_256, tie_word_embeddings=True)  # fmt: skip
 CHOICES = [combination for size in range(len(FAMILIES) + 1) for combination in combinations(FAMILIES, size)]
 EPOCHS = (1, 2, 3, 4)
 
@@ -68,7 +68,7 @@ def work_of(task: ArcTask, context: Context) -> Work:
 def flop_of_token(rank: int, targets: Sequence[str]) -> float:
     """FLOP of training an adapter on a token: forward, and backward without the frozen weights' gradients."""
     with torch.device("meta"):
-        model = LlamaForCausalLM(LlamaConfig(**SIZES))
+        model = LlamaForCausalLM(MODEL)
     frozen = sum(parameter.numel() for parameter in model.parameters())
     layers = [layer for name, layer in model.named_modules() if name.rpartition(".")[2] in targets]
     adapter = sum(rank * sum(layer.weight.shape) for layer in layers if isinstance(layer, torch.nn.Linear))
