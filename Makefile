@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart docs test gpu-test lint clean
+.PHONY: help install quickstart docs test gpu-test study-arc lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ test: lint ## lint, check types and run the tests
 
 gpu-test: $(STAMP) ## run the tests that need a CUDA device; they are skipped, with a line, where there is none
 	@$(BIN)/pytest -q -m gpu
+
+study-arc: $(STAMP) ## ARC in the lab, rules of two steps, three seeds; goes on where it was cut
+	@$(ONE_THREAD) $(BIN)/python benchmarks/arc.py --config configs/arc/frames_lab.yaml --first-seed 10 --jobs $(WORKERS) \
+		--folder runs/study-arc
 
 lint: $(STAMP) ## check style, formatting and types, without running a test
 	@$(BIN)/ruff check -q --output-format concise .
