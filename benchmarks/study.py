@@ -7,8 +7,9 @@
 
 Rows: the model alone (base), the passage alone, the model's own edits before training and after each round of SEAL,
 edits that rules write, an ensemble of four kinds of edits learnt together, a teacher's edits from a file, and a
-generator. Each part is a `seal sweep` below FOLDER, so a stopped study goes on where it was with the same command, and
-finished parts are only read; what they print goes to FOLDER/PART.log, and a line a minute tells how far they are.
+generator. Each part is a `seal sweep` or `seal validate` below FOLDER, so a stopped study goes on where it was with the
+same command, and finished parts are only read; what they print goes to FOLDER/PART.log, and a line a minute tells how
+far they are.
 
 All answers are graded by several graders side by side, since small models recite. FOLDER gets study.md (tables, and in
 words which differences are more than noise), study.json and study.svg. Intervals are 95 % bootstrap intervals over
@@ -42,18 +43,20 @@ JOINED = "ensemble.jsonl"
 
 @dataclass(frozen=True)
 class Part:
-    """Some rows of the study for one objective of the inner loop, run by `seal sweep` in a folder of its own.
+    """Some rows of the study for one objective of the inner loop, in a folder of its own with a run for each seed.
 
     Attributes:
         name: One of PARTS.
         objective: Towards what adapters are trained; "" where there is no inner loop.
         configs: Beside the study's own, or in its place for a generator.
-        options: Of `seal fit`.
+        trains: Whether it trains a policy or a generator, or only measures.
+        options: Of `seal fit` or `seal validate`.
     """
 
     name: str
     objective: str
     configs: tuple[Path, ...]
+    trains: bool
     options: tuple[str, ...] = ()
 
     @property
@@ -70,16 +73,15 @@ def parts_of(options: argparse.Namespace) -> Iterator[Part]:
                 continue
             towards = ("--model.inner_loop.objective", objective)
             if name == "own":
-                rounds = ("--trainer.max_epochs", "0") if options.policy else ()
-                yield Part(name, objective, (options.config,), (*towards, *rounds))
+                yield Part(name, objective, (options.config,), not options.policy, towards)
             elif name == "rules":
-                yield Part(name, objective, (options.config, CONFIGS / "rules.yaml"), towards)
+                yield Part(name, objective, (options.config, CONFIGS / "rules.yaml"), False, towards)
             else:
                 file = options.teacher if name == "teacher" else options.out / "ensemble" / JOINED
                 path = ("--model.evaluation_sampler.init_args.path", str(file))
-                yield Part(name, objective, (options.config, CONFIGS / "imported.yaml"), (*towards, *path))
+                yield Part(name, objective, (options.config, CONFIGS / "imported.yaml"), False, (*towards, *path))
     if options.generator and "generator" in wanted:
-        yield Part("generator", "", (options.generator,))
+        yield Part("generator", "", (options.generator,), True)
 
 
 def common(options: argparse.Namespace) -> list[str]:
@@ -95,16 +97,21 @@ def configured(configs: Sequence[Path]) -> list[str]:
 
 def run_part(part: Part, options: argparse.Namespace) -> None:
     """Run a part until it is done; what was finished before is kept."""
+    folder = options.out / part.folder
     seeds = [options.first_seed + number for number in range(options.seeds)]
     if part.name == "ensemble":
         write_ensemble(options)
-    sweep = ["sweep", *configured(part.configs), *part.options, *common(options), "--seeds", f"[{listed(seeds)}]"]
-    sweep += ["--output", str(options.out / part.folder), "--jobs", str(options.jobs)]
-    follow(sweep, options.out / f"{part.folder}.log", part.folder)
-
-
-def listed(seeds: Sequence[int]) -> str:
-    return ",".join(map(str, seeds))
+    words = [*configured(part.configs), *part.options, *common(options)]
+    if part.trains:
+        listed = f"[{','.join(map(str, seeds))}]"
+        sweep = ["sweep", *words, "--seeds", listed, "--output", str(folder), "--jobs", str(options.jobs)]
+        follow(sweep, options.out / f"{part.folder}.log", part.folder)
+        return
+    for seed in seeds:
+        run = folder / f"seed={seed}"
+        if not (run / "validation.json").is_file():
+            validate = ["validate", *words, "--model.seed", str(seed), "--trainer.default_root_dir", str(run)]
+            follow(validate, options.out / f"{part.folder}.log", f"{part.folder}, seed {seed}")
 
 
 def write_ensemble(options: argparse.Namespace) -> None:
@@ -192,7 +199,7 @@ def main() -> None:
     for part in parts:
         run_part(part, options)
         runs = sorted((options.out / part.folder).glob("seed=*"))
-        rows += read_rows(part.name, part.objective, runs, trained=not options.policy)
+        rows += read_rows(part.name, part.objective, runs)
         study = Study(rows=rows, command=" ".join(["python", *sys.argv]))
         save_study(options.out, study)  # after every part: a study of days can be read before its end
     print((options.out / "study.md").read_text(encoding="utf-8"))

@@ -17,7 +17,7 @@ from shapes import machine
 from seal_lightning.files.saving import save_text
 from seal_lightning.grading import F1, Calibrated, Grader, Recall
 from seal_lightning.records.anew import regrade
-from seal_lightning.records.entries import Entry
+from seal_lightning.records.entries import Entry, read_entries
 from seal_lightning.records.journal import read_validations
 from seal_lightning.results.accuracy import Difference, means_of, paired_difference
 from seal_lightning.results.averages import interval
@@ -105,28 +105,27 @@ class Study:
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def read_rows(part: str, objective: str, runs: Sequence[Path], *, trained: bool = True) -> list[Row]:
-    """The rows of a part, from the run of each seed (`seed=N`); `trained`: whether the policy is trained in it."""
+def read_rows(part: str, objective: str, runs: Sequence[Path]) -> list[Row]:
+    """The rows of a part, from the run of each seed (`seed=N`)."""
     by_row: dict[str, dict[str, list[Rollout]]] = {}
     for run in runs:
-        for name, rollouts in _rows_of(part, read_validations(run), trained).items():
+        for name, rollouts in _rows_of(part, run).items():
             by_row.setdefault(name, {})[run.name.removeprefix("seed=")] = rollouts
     return [_row(name, objective, seeds) for name, seeds in by_row.items()]
 
 
-def _rows_of(part: str, found: Mapping[int, list[Rollout]], trained: bool) -> dict[str, list[Rollout]]:
-    """The rollouts of each row of a run."""
-    if not found:
-        return {}
-    if part == "generator":
-        return {part: [rollout for rollout in found[max(found)] if rollout.kind == "edit"]}
+def _rows_of(part: str, run: Path) -> dict[str, list[Rollout]]:
+    """The rollouts of each row of a run: one that trained a policy has a validation a round, others a single one."""
+    rounds = read_validations(run)
+    found = rounds or {0: [rollout for entry in read_entries(str(run)) for rollout in entry.rollouts]}
     if part != "own":
-        return {part: [rollout for rollout in found[0] if rollout.kind == "edit"]}
+        return {part: [rollout for rollout in found[max(found)] if rollout.kind == "edit"]}
     rows = {"base": [rollout for rollout in found[0] if rollout.kind == "passage"]}
     rows["passage"] = rows["base"]
     for number, rollouts in sorted(found.items()):
-        title = f"own edits, {number} round{'s' * (number > 1)}" if number else "own edits, untrained"
-        rows[title if trained else "own edits of the policy"] = [each for each in rollouts if each.kind == "edit"]
+        trained = f"own edits, {number} round{'s' * (number > 1)}"
+        title = trained if number else "own edits, untrained" if rounds else "own edits of the policy"
+        rows[title] = [each for each in rollouts if each.kind == "edit"]
     return rows
 
 
