@@ -17,11 +17,8 @@ from seal_lightning.files.rows import Row, read_rows
 from seal_lightning.records.official import DIGITS
 from seal_lightning.results.table import Table, to_markdown
 
-PUBLISHED = {
-    "baseline_accuracy": "before",
-    "adapter_accuracy": "after",
-    "adapter_gain": "gain",
-}  # under `metrics`, and what is computed
+# Under `metrics`, and what is computed.
+PUBLISHED = {"baseline_accuracy": "before", "adapter_accuracy": "after", "adapter_gain": "gain"}
 COUNTS = ("n_articles", "k_completions", "train_sequences")
 
 
