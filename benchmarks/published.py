@@ -34,6 +34,7 @@ from seal_lightning.text.plural import counted
 
 BEFORE, AFTER, GAIN = "baseline_mean_accuracy", "adapter_mean_accuracy", "mean_gain"  # of runs and their tables
 MEANS = (BEFORE, AFTER, "baseline_accuracy", "adapter_accuracy")  # shown of every result
+SHOWN = 8  # files that hold no results
 ROUNDED = 1.5e-4  # a gain may differ by as much from the difference of two means, each of the three rounded to 4 digits
 # What the paper prints, in percent.
 PAPER = {
@@ -222,18 +223,22 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="folders with the authors' files")
     parser.add_argument("--json", type=Path, help="also write every figure to this file")
     options = parser.parse_args()
-    found = find(options.folders)
+    if missing := [folder for folder in options.folders if not folder.is_dir()]:
+        parser.error(f"{missing[0]}: expected a folder, got nothing there or a file: check the path")
+    try:
+        found = find(options.folders)
+    except DataError as error:  # a result, but a damaged one
+        raise SystemExit(str(error)) from error
     if not found.results:
         raise SystemExit(f"{options.folders[0]}: expected the authors' result files, got none: see docs/replay.md")
     comparisons, alone = kept_edits(found)
     print(to_markdown(table(found.results)), end="\n\n")
     lines = list(summary(found, comparisons))
     print("\n".join(lines))
-    if others := [
-        *(path.name for path in found.others),
-        *(f"{name} (kept edits of a run that is not here)" for name in alone),
-    ]:
-        print(f"not read: {', '.join(others)}")
+    others = [f"{name} (kept edits of a run that is not here)" for name in alone]
+    if others := [*others, *(path.name for path in found.others)]:
+        rest = len(others) - SHOWN
+        print(f"not read: {', '.join(others[:SHOWN])}{f' and {rest} more' if rest > 0 else ''}")
     if options.json:
         rows = [{**asdict(result), "agreeing": result.agreeing} for result in found.results]
         options.json.write_text(

@@ -92,7 +92,7 @@ def fit_stamp(trainer: FitTrainer, module: FitModule) -> JsonObject:
         "validate_first": trainer.validate_first,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "ranks": trainer.world_size,
-        "device": _device_name(trainer.strategy.root_device),
+        "device": device_name(trainer.strategy.root_device),
     }
     return {
         **flat("model.", describe(model, private=True)),
@@ -107,9 +107,9 @@ def fit_stamp(trainer: FitTrainer, module: FitModule) -> JsonObject:
     }
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     """What computes, for the costs in a report: a GPU by the name that its driver gives, or CPU."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
+    return torch.cuda.getdevice_name(device) if device.type == "cuda" else device.type.upper()
 
 
 def _own_settings(module: FitModule) -> dict[str, object]:

@@ -49,7 +49,7 @@ class GPUPrices:
         if device == CPU:
             return None
         known = ", ".join(self.by_name)
-        raise ConfigError(f"{self.source}: no price for {device}, only for {known}; add it, or leave --gpu_prices out")
+        raise ConfigError(f"{self.source}: no price for {device}, only for {known}: add a row for it")
 
 
 def read_gpu_prices(path: str) -> GPUPrices:

@@ -101,6 +101,20 @@ def test_a_folder_without_results(study):
     assert "results: expected the authors' result files, got none: see docs/replay.md" in code and out == ""
 
 
+def test_a_folder_that_is_not_there(study, capsys, tmp_path):
+    code, _ = study({"run_0.json": run()}, tmp_path / "none")
+    assert code == 2
+
+
+def test_a_damaged_result_and_many_other_files(study):
+    code, out = study({f"data/{number:02}.json": "[]" for number in range(10)} | {"run_0.json": run()})
+    assert code == 0 and out.endswith(
+        "not read: 00.json, 01.json, 02.json, 03.json, 04.json, 05.json, 06.json, 07.json and 2 more\n"
+    )
+    code, out = study({"run_1.json": {"articles": []}})
+    assert "run_1.json, row 1: field articles must be at least one object" in code and out == ""
+
+
 def test_both_published_sets(shared, capsys, monkeypatch):
     folders = [str(shared / "data" / name) for name in ("seal-published", "seal-2025-08")]
     monkeypatch.setattr(sys, "argv", ["published.py", *folders])

@@ -141,7 +141,7 @@ def test_both_pages_have_it(run, capfd):
     [
         (
             "L40: 1\nL40S: 2\n",
-            "no price for NVIDIA H100 80GB HBM3, only for L40, L40S; add it, or leave --gpu_prices out",
+            "no price for NVIDIA H100 80GB HBM3, only for L40, L40S: add a row for it",
         ),
         ("H100: much\n", "table.yaml: H100 must be a number of at least 0, got 'much'"),
         ("H100: -1\n", "table.yaml: H100 must be a number of at least 0, got -1"),
