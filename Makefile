@@ -11,10 +11,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart docs test gpu-test lint clean
+.PHONY: help install quickstart docs test gpu-test study-published lint clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## create .venv and install the package in it, editable, with all extras and the pinned versions
 
@@ -47,6 +47,10 @@ test: lint ## lint, check types and run the tests
 
 gpu-test: $(STAMP) ## run the tests that need a CUDA device; they are skipped, with a line, where there is none
 	@$(BIN)/pytest -q -m gpu
+
+study-published: $(RUNS) ## the authors' published results in the folders DATA, computed again from their answers; a few seconds
+	@test -n "$(DATA)" || { echo "make study-published: DATA is not set: name the folders with the authors' files, as DATA=results" >&2; exit 2; }
+	@$(BIN)/python benchmarks/published.py $(DATA)
 
 lint: $(STAMP) ## check style, formatting and types, without running a test
 	@$(BIN)/ruff check -q --output-format concise .
