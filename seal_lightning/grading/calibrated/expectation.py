@@ -26,6 +26,7 @@ minister senator general major captain colonel lieutenant professor early late m
 _WEAK = frozenset(root(word) for word in {*_OPTIONAL.split(), *ROUGHLY, *ABOVE, *BELOW, "most", "up", "only", "just"})
 LONGEST = 20_000  # characters of a question or gold
 _LONGEST_RUN = 8  # words of a gold that are looked for side by side
+_WITH_RUNS = 64  # words of a gold of which runs are made
 _BRACKET = re.compile(r"(?<!\s)\s*+[(\uff08][^()\uff08\uff09]*[)\uff09]?")
 _BETWEEN_ITEMS = re.compile(r",|;|\band\b|\bor\b|&|[、，､،؛；]")
 _BETWEEN_ALTERNATIVES = re.compile(r"\bor\b|[()/;（）／；؛]")
@@ -157,6 +158,7 @@ def _polarity(question: str, wanted: Reading) -> float:
 
 def _side_by_side(roots: Sequence[str]) -> tuple[tuple[float, tuple[str, ...]], ...]:
     """Runs of words, of eight words at most: the longest first, each with a blank before and after every word."""
+    roots = roots[:_WITH_RUNS]
     most = min(len(roots), _LONGEST_RUN)
     return tuple(
         (length / most, tuple(f" {' '.join(roots[at : at + length])} " for at in range(len(roots) - length + 1)))

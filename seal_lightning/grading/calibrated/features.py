@@ -31,7 +31,7 @@ class Coverage(NamedTuple):
     worst_item: float  # of a list: the share found of the least covered item
     items_found: float  # of a list: the share of items of which half is found; 0 where there is none
     same_phrase: float  # the gold's words occur in order and side by side, articles aside
-    longest_run: float  # the most of the gold's words that occur side by side, as a share
+    longest_run: float  # the most of the gold's words, up to eight, that occur side by side, as a share
     same_letters: float  # likeness of gold and answer, letter by letter
     missing_names: float  # how many names among the gold's new words the answer does not have
 
