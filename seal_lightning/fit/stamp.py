@@ -109,7 +109,7 @@ def fit_stamp(trainer: FitTrainer, module: FitModule) -> JsonObject:
 
 def device_name(device: torch.device) -> str:
     """What computes, for the costs in a report: a GPU by the name that its driver gives, or CPU."""
-    return torch.cuda.getdevice_name(device) if device.type == "cuda" else device.type.upper()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
 
 
 def _own_settings(module: FitModule) -> dict[str, object]:
