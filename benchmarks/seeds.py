@@ -17,14 +17,24 @@ from seal_lightning.cli import main
 Scores = dict[str, list[float]]  # of a seed, by row of the table: one score a held-out context
 
 
-def read_options(description: str | None, *, seeds: int) -> tuple[argparse.Namespace, list[str]]:
-    """The command line, with `seeds` as a range, and the options of `seal fit` on it."""
+def read_options(
+    description: str | None, *, seeds: int, config: Path | None = None
+) -> tuple[argparse.Namespace, list[str]]:
+    """The command line, with `seeds` as a range, and the options of `seal fit` on it.
+
+    Args:
+        description: What `--help` says first.
+        seeds: How many where the command line does not say.
+        config: What `--config` stands for where it is not given; None leaves that option to `seal fit`.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=seeds, help="how many")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
     parser.add_argument("--json", type=Path, help="also write the result to this file")
     parser.add_argument("--folder", type=Path, help="keep the runs here, where finished ones are not run again")
+    if config is not None:
+        parser.add_argument("--config", type=Path, default=config, help="what is run")
     options, others = parser.parse_known_args()
     options.seeds = range(options.first_seed, options.first_seed + options.seeds)
     return options, others
