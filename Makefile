@@ -11,10 +11,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart docs test gpu-test study-arc lint clean
+.PHONY: help install quickstart docs test gpu-test study-arc study-hour study-smollm2 study-gemma3 study-published lint clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## create .venv and install the package in it, editable, with all extras and the pinned versions
 
@@ -51,6 +51,31 @@ gpu-test: $(STAMP) ## run the tests that need a CUDA device; they are skipped, w
 study-arc: $(STAMP) ## ARC in the lab, rules of two steps, three seeds; goes on where it was cut
 	@$(ONE_THREAD) $(BIN)/python benchmarks/arc.py --config configs/arc/frames_lab.yaml --first-seed 10 --jobs $(WORKERS) \
 		--folder runs/study-arc
+
+# What a study of a real model needs: contexts with questions in two files, and where wanted a model's folder in place of
+# its name on the hub, and a teacher's edits.
+STUDY = --train "$(TRAIN)" --evaluate "$(EVALUATE)" --jobs $(WORKERS) $(if $(MODEL),--model "$(MODEL)") \
+	$(if $(TEACHER),--teacher "$(TEACHER)")
+GIVEN = @test -n "$(TRAIN)" -a -n "$(EVALUATE)" || { echo "make $@: TRAIN and EVALUATE are not both set: name two files \
+	with contexts and questions, as TRAIN=squad_train.json EVALUATE=squad_val.json (docs/study.md)" | tr -s '\t ' ' ' >&2; exit 2; }
+
+study-hour: $(STAMP) ## SmolLM2-135M learns the contexts of TRAIN and EVALUATE in every way, at a size of an hour or so on a core
+	$(GIVEN)
+	@$(BIN)/python benchmarks/study.py --config configs/study/smollm2.yaml --out runs/study-hour --small $(STUDY)
+
+study-smollm2: $(STAMP) ## the same at full size: 50 + 100 contexts, three seeds, sft and distill; a day or two on two cores
+	$(GIVEN)
+	@$(BIN)/python benchmarks/study.py --config configs/study/smollm2.yaml --out runs/study-smollm2 --seeds 3 \
+	    --objectives sft distill --generator configs/study/generator-smollm2.yaml $(STUDY)
+
+study-gemma3: $(STAMP) ## the same with Gemma-3-270M, a base model; three days on two cores
+	$(GIVEN)
+	@$(BIN)/python benchmarks/study.py --config configs/study/gemma3-270m.yaml --out runs/study-gemma3 --seeds 3 \
+	    --objectives sft distill $(STUDY)
+
+study-published: $(RUNS) ## the authors' published results in the folders DATA, computed again from their answers; a few seconds
+	@test -n "$(DATA)" || { echo "make study-published: DATA is not set: name the folders with the authors' files, as DATA=results" >&2; exit 2; }
+	@$(BIN)/python benchmarks/published.py $(DATA)
 
 lint: $(STAMP) ## check style, formatting and types, without running a test
 	@$(BIN)/ruff check -q --output-format concise .

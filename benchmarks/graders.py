@@ -3,8 +3,11 @@
     python benchmarks/graders.py VERDICTS --runs RUN ... --passages PASSAGES [--examples 20]
 
 VERDICTS has {question, gold, answer, correct} on each line. Agreement, kappa and calibration error are means over five
-draws of a third of the questions; the calibrated grader is fitted on the others each time. RUNS are official run files:
-for each context the edit with the best mean score is chosen (the first of equals), and
+draws of a third of the questions; the calibrated grader is fitted on the others each time. A second table has the
+calibrated grader by what is held out: questions; articles (of the answers in RUNS, which tell their article); and all
+the questions of RUNS, where a run is of another writer or model. Its intervals draw questions, articles and again
+questions (95 %, bootstrap). RUNS are official run files: for each context the edit with the best mean score is chosen
+(the first of equals), and
 
     reward = (judge's score of the chosen edits - of all edits) / (judge's score of the judge's choice - of all edits)
 
@@ -18,8 +21,8 @@ import random
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -29,12 +32,14 @@ from seal_lightning.commands.fit_grader import SEEDS, Measured, fit, measure_all
 from seal_lightning.files.rows import read_rows
 from seal_lightning.grading import F1, Answer, Calibrated, Contains, ExactMatch, Grader, Recall, Verdict
 from seal_lightning.grading.agreement import Agreement, compare
-from seal_lightning.grading.calibrated.curves import Curves
+from seal_lightning.grading.calibrated.curves import Curves, load, probabilities
+from seal_lightning.grading.calibrated.features import FEATURES
 from seal_lightning.records.judged import Judged, read_judged
 from seal_lightning.records.official import read_run
 from seal_lightning.types import Rollout
 
 CUT = 48
+RESAMPLES = 2000
 Make = Callable[[str | None], Grader]  # from a file of coefficients, which only the calibrated grader looks at
 GRADERS: Mapping[str, Make] = {
     "exact match": lambda path: ExactMatch(),
@@ -58,6 +63,22 @@ class Row:
     recited: Sequence[float]  # score of a whole passage, and of its first words
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """What the calibrated grader says of verdicts that it was not fitted on.
+
+    Attributes:
+        measured: The verdicts; its `questions` are what they are drawn by, questions or articles.
+        likely: Probability of "right", (verdicts,).
+    """
+
+    measured: Measured
+    likely: np.ndarray
+
+    def agreement(self) -> Agreement:
+        return compare(self.likely.tolist(), (self.likely >= 0.5).tolist(), self.measured.correct.tolist())
+
+
 def main() -> None:
     options = _options()
     judged = read_judged(options.verdicts, verdicts=True)
@@ -71,7 +92,8 @@ def main() -> None:
         ]
         apart = _saved(fit(measured.rows(kept)), folder, "apart")
         rows = {name: _row(make, judged, measured, fits, apart, options) for name, make in GRADERS.items()}
-        _print(rows, [path.name.removesuffix(".gz").removesuffix(".json") for path in options.runs])
+        _print(rows, [_name(path) for path in options.runs])
+        _print_splits(measured, options.runs, apart)
         count = len(set(measured.questions))
         print(f"\n{len(judged)} verdicts on {count} questions; for the runs fitted on {kept.sum()} verdicts.")
         if options.examples:
@@ -93,6 +115,10 @@ def _saved(model: Curves, folder: str, name: str) -> str:
     path = Path(folder) / f"{name}.json"
     model.save(path)
     return str(path)
+
+
+def _name(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".json")
 
 
 def _row(
@@ -119,6 +145,72 @@ def _held_out(grader: Grader, judged: Sequence[Judged], measured: Measured, seed
     rows = [row for row, wanted in zip(judged, tested, strict=True) if wanted]
     verdicts = grader.verdicts([row.answer for row in rows])
     return compare(_likely(verdicts), [each.score >= 0.5 for each in verdicts], [bool(row.correct) for row in rows])
+
+
+def _print_splits(measured: Measured, runs: Sequence[Path], apart: str) -> None:
+    print(
+        "\n| held out | verdicts | agreement | 95 % interval | kappa | calibration error |\n|---|---|---|---|---|---|"
+    )
+    _print_split("questions, five draws of a third", list(drawn(measured)))
+    of_runs = [_measured(path) for path in runs]
+    if runs:
+        _print_split("articles, five draws of a third", list(drawn(joined([articles for _, articles in of_runs]))))
+    model = load(Path(apart), features=FEATURES)
+    for path, (by_question, _) in zip(runs, of_runs, strict=True):
+        _print_split(f"all questions of {_name(path)}", [HeldOut(by_question, likely(model, by_question))])
+
+
+def _print_split(name: str, found: Sequence[HeldOut]) -> None:
+    mean = _mean([each.agreement() for each in found])
+    low, high = interval(found)
+    shares = f"{mean.agreement:.1%} | {low:.1%} – {high:.1%} | {mean.kappa:.3f} | {mean.calibration_error:.3f}"
+    print(f"| {name} | {sum(len(each.likely) for each in found)} | {shares} |")
+
+
+def drawn(measured: Measured) -> Iterator[HeldOut]:
+    """A third of the questions, or of what stands for them, is held out at a time."""
+    for seed in range(SEEDS):
+        tested = split(measured.questions, seed=seed)
+        rest = measured.rows(tested)
+        yield HeldOut(rest, likely(fit(measured.rows(~tested)), rest))
+
+
+def likely(model: Curves, measured: Measured) -> np.ndarray:
+    return np.where(measured.has_words, probabilities(model.log_odds(measured.features)), 0.0)
+
+
+def interval(found: Sequence[HeldOut]) -> tuple[float, float]:
+    """95 % of the agreement when questions, or what stands for them, are drawn with replacement."""
+    equal, total = defaultdict(int), defaultdict(int)
+    for each in found:
+        for group, said, right in zip(each.measured.questions, each.likely >= 0.5, each.measured.correct, strict=True):
+            equal[group] += bool(said == right)
+            total[group] += 1
+    times = np.random.default_rng(0).multinomial(len(total), np.full(len(total), 1 / len(total)), size=RESAMPLES)
+    shares = (times @ np.array(list(equal.values()))) / (times @ np.array(list(total.values())))
+    return float(np.quantile(shares, 0.025)), float(np.quantile(shares, 0.975))
+
+
+def _measured(path: Path) -> tuple[Measured, Measured]:
+    """The different verdicts of an official run file: with their questions, and with their articles in their place."""
+    run = read_run(path)
+    titles = {context.id: context.title for context in run.contexts}
+    articles = {
+        Judged(Answer(question, golds, answer), score >= 0.5): titles[rollout.context_id]
+        for rollout in run.rollouts
+        for question, golds, answer, score in zip(
+            rollout.questions, rollout.golds, rollout.answers, rollout.scores, strict=True
+        )
+    }
+    measured = measure_all(list(articles))
+    return measured, replace(measured, questions=list(articles.values()))
+
+
+def joined(parts: Sequence[Measured]) -> Measured:
+    return Measured(
+        [question for part in parts for question in part.questions],
+        *(np.concatenate([getattr(part, column) for part in parts]) for column in ("features", "has_words", "correct")),
+    )
 
 
 def _likely(verdicts: Sequence[Verdict]) -> list[float]:

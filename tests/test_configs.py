@@ -21,8 +21,9 @@ CONFIGS = sorted(
 DEEPSPEED = [path for path in CONFIGS if path.startswith("configs/deepspeed/")]
 SEARCH = "configs/arc/search.yaml"
 DISTILLED = "configs/generator/lab-distill.yaml"
-OVERLAYS = [*DEEPSPEED, SEARCH, DISTILLED]  # over one of the others
-TABLES = ["configs/prices.yaml"]  # read by an option, no configurations
+STUDIED = [f"configs/study/{name}.yaml" for name in ("rules", "imported", "ensemble")]
+OVERLAYS = [*DEEPSPEED, SEARCH, DISTILLED, *STUDIED]  # over one of the others
+TABLES = ["configs/prices.yaml", "configs/gpu_prices.yaml"]  # read by an option, no configurations
 CONFIGS = [path for path in CONFIGS if path not in [*OVERLAYS, *TABLES]]
 OUTSIDE = [path for path in CONFIGS if path.startswith(("configs/adapt/", "configs/continual/"))]  # of a trainer
 FITS = [path for path in CONFIGS if path not in OUTSIDE]
@@ -80,7 +81,7 @@ def test_it_parses(monkeypatch, capfd, path):
 @pytest.mark.parametrize("path", [path for path in [*CONFIGS, *OVERLAYS] if path.endswith(".yaml")])
 def test_its_first_line_launches_it(path):
     first = (ROOT / path).read_text().splitlines()[0]
-    base = r"(--config configs/(knowledge|arc|generator)/\S+ )?" if path in OVERLAYS else ""
+    base = r"(--config configs/(knowledge|arc|generator|study)/\S+ )?" if path in OVERLAYS else ""
     assert re.match(rf"# (seal|torchrun .*seal|env .*seal) \w+ {base}--config {re.escape(path)}( |$)", first), first
 
 
@@ -91,6 +92,22 @@ def test_an_overlay_changes_what_the_generator_is_trained_towards(monkeypatch, c
     assert model["objective"]["class_path"] == "seal_lightning.generator.Distill"
     assert "{passage}" in model["objective"]["init_args"]["prompt"]
     assert model["generator"]["class_path"] == "seal_lightning.generator.FastWeights"
+
+
+@pytest.mark.parametrize("path", STUDIED)
+@pytest.mark.parametrize("base", ["smollm2", "gemma3-270m", "lab"])
+def test_an_overlay_of_the_study_changes_who_writes_and_how_it_is_read(monkeypatch, capfd, tmp_path, path, base):
+    monkeypatch.chdir(ROOT)
+    edits = tmp_path / "edits.jsonl"
+    edits.write_text('{"context_id": "a", "text": "The bridge was opened in 1874."}\n')
+    imported = ["--model.evaluation_sampler.init_args.path", str(edits)] if path.endswith("imported.yaml") else []
+    study = ["--config", f"configs/study/{base}.yaml", "--config", path, *imported]
+    assert main(["validate", *study, *DATA, "--print_config"]) == 0
+    model = yaml.safe_load(capfd.readouterr().out)["model"]
+    task = model["task"]["init_args"]
+    overlaid = read(path)["model"]["task"]["init_args"]
+    assert {name: task[name] for name in overlaid} == overlaid | ({"edit": task["edit"]} if imported else {})
+    assert (model["evaluation_sampler"] is not None) == bool(imported)
 
 
 @pytest.mark.parametrize(("path", "stage"), list(zip(DEEPSPEED, (2, 3, 3), strict=True)))

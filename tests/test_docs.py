@@ -245,7 +245,7 @@ def test_options_in_the_text_exist():
 
 def test_scripts_options_extras_and_targets_exist():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.M)
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.M)
     benchmarks = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
     for page, text in WRITTEN.items():
         for names in re.findall(r"seal-lightning\[([\w,]+)\]", text):

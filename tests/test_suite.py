@@ -45,7 +45,7 @@ def test_an_unknown_skip_becomes_a_failure(conftest, reason):
     conftest.refuse_skip(report)
     assert report.failed and str(report.longrepr) == (
         f"skipped ({reason}), and where CI is set nothing may be but what needs a CUDA device or needs the folder "
-        "'shared' beside the repository"
+        "'shared' beside the repository or needs a server beside this environment"
     )
 
 

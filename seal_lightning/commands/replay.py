@@ -30,17 +30,15 @@ from seal_lightning.options.mistakes import read_config_files
 from seal_lightning.options.parser import Parser, write_file
 from seal_lightning.progress.screen import watched
 from seal_lightning.records.anew import (
-    GoldenComparison,
-    Kept,
     RaceFigures,
     Regrading,
-    compare,
     race_anew,
     regrade,
     reward_anew,
 )
 from seal_lightning.records.continued import ContinuedRun, read_continued, render_continued
 from seal_lightning.records.entries import Entry, chosen, is_run_file, read_entries
+from seal_lightning.records.golden import GoldenComparison, Kept, compare, render_differences, said
 from seal_lightning.records.official import DIGITS, published_figures, to_official
 from seal_lightning.results.edits import Figures, figures_of, render_figures
 from seal_lightning.text.escaping import visible_json
@@ -299,6 +297,8 @@ def _sections(report: Report) -> Iterator[str]:
         yield render_continued(report.continued)
     if report.figures:
         yield render_figures(report.figures)
+    if report.comparison and (table := render_differences(report.comparison)):
+        yield table
     lines = [_published_line(name, figures) for name, figures in report.published.items()]
     lines += [UNKNOWN.format(name=", ".join(report.unknown))] if report.unknown else []
     if anew := report.regrading:
@@ -306,11 +306,8 @@ def _sections(report: Report) -> Iterator[str]:
         used = "; ".join(f"{name} {value:g}" for name, value in anew.usage.as_dict().items())
         line = f"graded anew: {anew.answers:,} distinct answers, {anew.agreement:.1%} as before{kappa}"
         lines.append(f"{line} ({used})" if used else line)
-    if golden := report.comparison:
-        more = f", and {golden.more} that are not there" if golden.more else ""
-        missing = f"; not kept of {', '.join(golden.differing[:SHOWN])}" if golden.differing else ""
-        missing += f" and {rest} more" if (rest := len(golden.differing) - SHOWN) > 0 else ""
-        lines.append(f"kept as in {golden.name}: {golden.same} of {golden.golden}{more}{missing}")
+    if report.comparison:
+        lines.append(said(report.comparison))
     lines += map(_racing_line, report.racing)
     if lines := [*lines, *(f"written: {line}" for line in report.written)]:
         yield "\n".join(lines)

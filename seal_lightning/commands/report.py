@@ -32,12 +32,23 @@ def main(args: Sequence[str]) -> None:
         ConfigError: An option has a value that cannot work.
         DataError: A run cannot be used.
     """
-    parser = Parser("report", description=DESCRIPTION, usage="seal report RUN [RUN ...] [--output FILE.html]")
+    parser = Parser("report", description=DESCRIPTION, usage="seal report RUN [RUN ...] [--KEY VALUE ...]")
     parser.add_argument("runs", nargs="*", metavar="RUN", type=str, help="Run folders, or single files of a run.")
     parser.add_argument(
         "--output",
         type=str | None,
         help="The HTML file; the Markdown file gets the same name with .md. By default report.html in the first run.",
+    )
+    parser.add_argument(
+        "--gpu_prices",
+        type=str | None,
+        help="YAML with dollars an hour by GPU, such as configs/gpu_prices.yaml: adds what each round cost.",
+    )
+    parser.add_argument(
+        "--prices",
+        type=str | None,
+        help="YAML with dollars per million tokens by model, such as configs/prices.yaml: adds what each of these "
+        "models would have charged for as many edits.",
     )
     options = parser.read(args)
     if not options.runs:
@@ -49,5 +60,11 @@ def main(args: Sequence[str]) -> None:
     def save(path: Path, text: str) -> None:
         write_file("--output", str(path), text, unlike=sources)
 
-    html, markdown = write_report(options.runs, Path(options.output) if options.output else None, save=save)
+    html, markdown = write_report(
+        options.runs,
+        Path(options.output) if options.output else None,
+        gpu_prices=options.gpu_prices,
+        prices=options.prices,
+        save=save,
+    )
     print(f"report: {html} ({html.expanduser().stat().st_size / 1000:,.0f} kB) and {markdown}")

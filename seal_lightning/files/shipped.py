@@ -16,7 +16,7 @@ from seal_lightning.errors import ConfigError
 ROOT = Path(str(files("seal_lightning.configs")))  # configs/ of a checkout
 PREFIX = "configs/"  # as the folder is called in a checkout, and in the documentation
 ENDINGS = ("", ".yaml", ".json")
-NO_CONFIGURATIONS = ("prices",)  # tables that an option reads
+NO_CONFIGURATIONS = ("prices", "gpu_prices")  # tables that an option reads
 _FLAGS = ("-c", "--config")
 
 

@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 # How work is batched and shared out: results agree up to rounding, and a run that is short of memory must go on.
 NOTED = ("inner_loop.max_adapters", "inner_loop.max_tokens", "answerer.batch_size", "sampler.batch_size")
 NOTED += ("evaluation_sampler.batch_size", "tuning.gradient_checkpointing", "m_step.max_length", "trainer.ranks")
+NOTED += ("trainer.device",)
 TRAINER = ("precision", "gradient_clip_val", "gradient_clip_algorithm", "fast_dev_run", "check_val_every_n_epoch")
 TRAINER += ("use_distributed_sampler",)
 # As texts: 1 batch is not 1.0, all of them.
@@ -91,6 +92,7 @@ def fit_stamp(trainer: FitTrainer, module: FitModule) -> JsonObject:
         "validate_first": trainer.validate_first,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "ranks": trainer.world_size,
+        "device": device_name(trainer.strategy.root_device),
     }
     return {
         **flat("model.", describe(model, private=True)),
@@ -103,6 +105,11 @@ def fit_stamp(trainer: FitTrainer, module: FitModule) -> JsonObject:
         **code_of(model, chosen, type(module), type(module.e_step)),
         **versions(),
     }
+
+
+def device_name(device: torch.device) -> str:
+    """What computes, for the costs in a report: a GPU by the name that its driver gives, or CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
 
 
 def _own_settings(module: FitModule) -> dict[str, object]:

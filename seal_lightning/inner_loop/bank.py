@@ -30,6 +30,7 @@ from seal_lightning.models.products import (
     is_plain,
     linear,
     linear_backward,
+    multiplies_bfloat16,
     quick_products,
     replaced_forward,
 )
@@ -61,8 +62,8 @@ class AdapterBank:
         dtype: Precision in which adapters are kept; those that are trained have to be kept in float32.
 
     Attributes:
-        precision: Precision of the products with A and B: bfloat16 on a GPU if the model has it, else float32 (on a CPU
-            products so small gain nothing from less).
+        precision: Precision of the products with A and B: bfloat16 if the model has it and the device multiplies it
+            faster, else float32.
         A: By layer name, (N, r, inputs), r rounded up to `width`; as peft's `lora_A.weight`.
         B: By layer name, (N, r, outputs), peft's `lora_B.weight` transposed: products along the long side are fast.
             Both are leaves: views of `parameters`, with `.grad` a view of `gradients`.
@@ -91,7 +92,7 @@ class AdapterBank:
         self.device = next(model.parameters()).device
         # One flat buffer for the parameters of all layers and one for their gradients: clipping and the optimizer then
         # walk over one row a slot, whatever the number of layers.
-        half = self.device.type == "cuda" and next(model.parameters()).dtype == torch.bfloat16
+        half = multiplies_bfloat16(self.device) and next(model.parameters()).dtype == torch.bfloat16
         self.precision = torch.bfloat16 if half else torch.float32
         multiple = _ALIGNED // self.precision.itemsize
         self.width = -(-rank // multiple) * multiple  # the rest stays zero, see `reset`

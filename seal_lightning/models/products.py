@@ -59,6 +59,14 @@ def linear_backward(grad: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return _onednn(grad, weight.t(), None) if _suits(grad, weight) else grad.to(weight.dtype) @ weight
 
 
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether matrix products are faster in bfloat16 than in float32 there: on GPUs, and on processors with AMX."""
+    if device.type == "cpu":
+        known = getattr(torch.cpu, "get_capabilities", dict)  # torch before 2.12 has none
+        return bool(known().get("amx_bf16"))
+    return device.type == "cuda"
+
+
 class FrozenLinear(torch.autograd.Function):
     """A frozen linear layer."""
 

@@ -1,26 +1,20 @@
-"""Recorded rollouts graded, rewarded and raced anew, and what is kept of them compared: the work of `seal replay`."""
+"""Recorded rollouts graded, rewarded and raced anew: the work of `seal replay`."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import fmean
 
 from seal_lightning.e_step.race_rule import Racing, Training, race, run_races
 from seal_lightning.errors import DataError
-from seal_lightning.files.rows import read_rows
 from seal_lightning.grading import Answer, Grader, Reward, Verdict, agreement, checked
 from seal_lightning.m_step.selection import best_of, group_rollouts
 from seal_lightning.records.entries import Entry
 from seal_lightning.results.averages import Bounds, by_context, by_edit, interval
 from seal_lightning.results.diversity import with_similarities
 from seal_lightning.text.thoughts import cut_thoughts
-from seal_lightning.types import EditOutcome, Rollout, Usage
-
-UNKNOWN = "a prompt that is in none of the files"
-Kept = Mapping[str, Sequence[EditOutcome]]  # by entry; validation and test have none
+from seal_lightning.types import Rollout, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,25 +57,6 @@ class RaceFigures:
     trainings: int
     of: int
     spent: float
-
-
-@dataclass(frozen=True, slots=True)
-class GoldenComparison:
-    """The kept edits beside those of a golden file.
-
-    Attributes:
-        name: The golden file.
-        golden: Number of its rows.
-        same: How many of them were kept.
-        more: Number of kept edits that are not among them.
-        differing: The contexts of the rows that were not kept.
-    """
-
-    name: str
-    golden: int
-    same: int
-    more: int
-    differing: tuple[str, ...]
 
 
 def regrade(
@@ -195,26 +170,3 @@ def _repeats(entry: Entry, contexts: Sequence[Sequence[Sequence[Rollout]]]) -> i
             "racing"
         )
     return counts.pop()
-
-
-def compare(golden: str, entries: Sequence[Entry], kept: Kept) -> GoldenComparison:
-    """Compare what was kept with a file of `{prompt, completion}` a line; white space around a text does not count.
-
-    Raises:
-        DataError: The file cannot be used, or is about other prompts.
-    """
-    contexts = {r.prompt.strip(): r.context_id for entry in entries for r in entry.rollouts if r.kind == "edit"}
-    left = Counter((edit.prompt.strip(), edit.text.strip()) for edits in kept.values() for edit in edits)
-    rows = read_rows(Path(golden).expanduser())
-    differing = []
-    for row in rows:
-        prompt, text = row.text("prompt").strip(), row.text("completion", may_be_blank=True).strip()
-        if left[prompt, text]:
-            left[prompt, text] -= 1
-        else:
-            differing.append(contexts.get(prompt, UNKNOWN))
-    if differing.count(UNKNOWN) == len(rows):
-        raise DataError(
-            f"{golden}: expected prompts that stand in the files too, got others: compare with the same run"
-        )
-    return GoldenComparison(golden, len(rows), len(rows) - len(differing), left.total(), tuple(differing))

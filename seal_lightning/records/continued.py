@@ -17,7 +17,8 @@ from seal_lightning.files.rows import Row, read_rows
 from seal_lightning.records.official import DIGITS
 from seal_lightning.results.table import Table, to_markdown
 
-PUBLISHED = {"baseline_accuracy": "before", "adapter_accuracy": "after"}  # under `metrics`, and what is computed
+# Under `metrics`, and what is computed.
+PUBLISHED = {"baseline_accuracy": "before", "adapter_accuracy": "after", "adapter_gain": "gain"}
 COUNTS = ("n_articles", "k_completions", "train_sequences")
 
 
@@ -67,7 +68,8 @@ def read_continued(path: Path) -> ContinuedRun | None:
         raise inside.error("baseline_correct", expected="a verdict for each query", got=got, advice="write both again")
     contexts, edits, sequences = (_count(row, name) for name in COUNTS)
     figures = _inside(row, "metrics").values if row.values.get("metrics") is not None else {}
-    computed = {"before": before, "after": after}
+    gain = None if before is None else round(after - before, DIGITS)
+    computed = {"before": before, "after": after, "gain": gain}
     return ContinuedRun(
         name=re.sub(r"\.json(\.gz)?$", "", path.name),
         model=row.text("model") if "model" in row.values else "",

@@ -13,6 +13,7 @@ from seal_lightning.report import charts
 from seal_lightning.report.adapted import DocumentRow, documents_of, measured_by
 from seal_lightning.report.advice import Advice, advise
 from seal_lightning.report.alike import differences_of
+from seal_lightning.report.costs import Prices, cost_notes, costs_of, costs_table
 from seal_lightning.report.group_tables import GroupRow, figure_of, notes_of, rows_of
 from seal_lightning.report.groups import group_runs
 from seal_lightning.report.measure import MeasuredRun
@@ -76,6 +77,8 @@ class Chapter:
         more: What its task adds below the accuracy table.
         notes: What was changed or limited.
         retained: Retention matrices in a table, where there are several.
+        costs: Hours and dollars of its rounds; None where no time was measured.
+        cost_notes: What these are.
         documents: What `seal adapt` asked about them, without an adapter and with it.
         settings: Settings that differ from the defaults.
         config: All settings, as YAML.
@@ -93,6 +96,8 @@ class Chapter:
     more: Sequence[Table]
     notes: Sequence[str]
     retained: Table | None
+    costs: Table | None
+    cost_notes: Sequence[str]
     documents: Sequence[DocumentRow]
     measured_by: str
     settings: Mapping[str, str]
@@ -115,7 +120,8 @@ def compare(runs: Sequence[MeasuredRun], scale: charts.Scale) -> GroupsCompared:
     )
 
 
-def chapter_of(anchor: str, run: MeasuredRun, scale: charts.Scale) -> Chapter:
+def chapter_of(anchor: str, run: MeasuredRun, scale: charts.Scale, prices: Prices) -> Chapter:
+    costs = costs_of(run.run, prices)
     settings = run.run.settings or {}
     shown = next((rows for rows in tables_of(run) if rows), [])  # over its rounds, else of its first test
     about = {name: plain(value) for name, key in ABOUT.items() if (value := lookup(run.run.config, key)) is not None}
@@ -134,6 +140,8 @@ def chapter_of(anchor: str, run: MeasuredRun, scale: charts.Scale) -> Chapter:
         more=run.run.results.tables if run.run.results else (),
         notes=[note for note in run.run.results.notes if not note.startswith(MISSING)] if run.run.results else (),
         retained=summary_table(run.run.matrices) if len(run.run.matrices) > 1 else None,
+        costs=costs_table(costs, prices),
+        cost_notes=cost_notes(costs, prices),
         documents=(documents := documents_of(run.run.adapters)),
         measured_by=measured_by(documents, run.run.adapters),
         settings={key: shortened(plain(value), VALUE) for key, value in flat(settings).items()},

@@ -24,6 +24,7 @@ from seal_lightning.progress.screen import duration
 from seal_lightning.report import charts
 from seal_lightning.report.budgets import budgets_of
 from seal_lightning.report.chapters import CELL, chapter_of, compare, differing, pct, row_name, tables_of
+from seal_lightning.report.costs import Prices
 from seal_lightning.report.group_tables import figure_of, label_of, say_runs, short_contrast
 from seal_lightning.report.groups import Group
 from seal_lightning.report.heatmap import heat_map
@@ -39,12 +40,16 @@ from seal_lightning.text.escaping import markdown_cell, shortened, visible
 TITLES = 3  # runs that a title names
 
 
-def render(runs: Sequence[Run], *, now: float) -> tuple[str, str]:
+def render(runs: Sequence[Run], *, now: float, prices: Prices) -> tuple[str, str]:
     """The HTML and the Markdown page about at least one run.
 
     Args:
         runs: In the order of the page.
         now: Seconds since the epoch.
+        prices: What hours and tokens cost.
+
+    Raises:
+        ConfigError: The GPU of a run has no price.
     """
     names = Counter(run.name for run in runs)
     measured = [measure(run if names[run.name] == 1 else replace(run, name=run.source)) for run in runs]
@@ -52,7 +57,7 @@ def render(runs: Sequence[Run], *, now: float) -> tuple[str, str]:
         charts.scale_over(row.high or row.accuracy for run in measured for rows in tables_of(run) for row in rows)
     )
     named = [shortened(run.run.name, 60) for run in measured]
-    chapters = [chapter_of(f"run-{place}", run, scale) for place, run in enumerate(measured, start=1)]
+    chapters = [chapter_of(f"run-{place}", run, scale, prices) for place, run in enumerate(measured, start=1)]
     content = {
         "chapters": chapters,
         "several": len(chapters) > 1,

@@ -32,6 +32,8 @@ from seal_lightning.results.retention import RetentionMatrix, read_matrices
 from seal_lightning.results.verdict import FILE as SELECTION
 from seal_lightning.results.verdict import Selection
 from seal_lightning.results.verdict import read as read_selection
+from seal_lightning.stamps.run import FILE as RECORD
+from seal_lightning.stamps.run import Record, read_record
 from seal_lightning.text.redaction import without_secrets
 from seal_lightning.types import Rollout
 
@@ -39,6 +41,7 @@ TABLES = ("fit", "test", "validation")
 FILES = ("config*.yaml", "settings*.yaml", *(f"{name}.{kind}" for name in TABLES for kind in ("json", "md")), RETENTION)
 FILES += (
     "adapt.md",
+    RECORD,
     "policy/selection.json",
     SELECTION,
     "adapters/*/adaptation.json",
@@ -74,6 +77,7 @@ class Run:
         selection: Policies that a fit chose the best from; None where they were not written down.
         written: When the last unit was written, in seconds since the epoch; None where there is none.
         recorded: Whether it is a published file rather than a run.
+        record: What its figures depend on, and what of it changed on the way; None where that was not written down.
     """
 
     name: str
@@ -94,6 +98,7 @@ class Run:
     selection: Selection | None = None
     written: float | None = None
     recorded: bool = False
+    record: Record | None = None
 
     @property
     def begun(self) -> bool:
@@ -147,6 +152,7 @@ def read(source: str) -> Run:
         selection=read_selection(place),
         written=max((file.stat().st_mtime for file in files), default=None),
         recorded=any(entry.run for entry in entries),
+        record=read_record(place),
     )
 
 

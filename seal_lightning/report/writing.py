@@ -10,6 +10,7 @@ from pathlib import Path
 from seal_lightning.errors import ConfigError
 from seal_lightning.files.extras import install
 from seal_lightning.files.saving import save_bytes
+from seal_lightning.report.costs import read_prices
 from seal_lightning.report.read import read_all
 
 OURS = re.compile(rb"Written \d{4}-\d\d-\d\d \d\d:\d\d UTC by seal-lightning ")  # in the last line of both files
@@ -20,23 +21,31 @@ def _save(path: Path, text: str) -> None:
 
 
 def write_report(
-    sources: Sequence[str], output: Path | None = None, *, save: Callable[[Path, str], None] = _save
+    sources: Sequence[str],
+    output: Path | None = None,
+    *,
+    gpu_prices: str | None = None,
+    prices: str | None = None,
+    save: Callable[[Path, str], None] = _save,
 ) -> tuple[Path, Path]:
     """Write the report about some runs.
 
     Args:
         sources: Run folders, or single files of a run.
         output: The HTML file; by default `report.html` in the first run, or beside it where it is a file.
+        gpu_prices: A file of dollars an hour by GPU, for what rounds cost.
+        prices: A file of dollars a million tokens by model, for what their edits would have cost.
         save: How a file is written.
 
     Returns:
         The HTML file and the Markdown file.
 
     Raises:
-        ConfigError: Another file is in the way, or a package is missing.
+        ConfigError: Another file is in the way, a package is missing, or prices cannot be used or lack a GPU.
         DataError: A run cannot be used.
         SavingError: A file cannot be written.
     """
+    tables = read_prices(gpu_prices, prices)
     runs = read_all(sources)
     try:
         from seal_lightning.report.page import render
@@ -47,7 +56,7 @@ def write_report(
     place = output or beside
     for path in (place, place.with_suffix(".md")):
         _check_free(path)
-    html, markdown = render(runs, now=time.time())
+    html, markdown = render(runs, now=time.time(), prices=tables)
     save(place, html)
     save(place.with_suffix(".md"), markdown)
     return place, place.with_suffix(".md")

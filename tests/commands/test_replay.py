@@ -193,8 +193,8 @@ def test_kept_edits_are_written(replay, run, tmp_path):
     [
         (KEPT, "2 of 2"),
         ([{**KEPT[0], "completion": "It burns oil.\n"}, KEPT[1]], "2 of 2"),
-        ([KEPT[0], {**KEPT[1], "completion": "It is."}], "1 of 2, and 1 that are not there; not kept of tarn"),
-        ([KEPT[0]], "1 of 1, and 1 that are not there"),
+        ([KEPT[0], {**KEPT[1], "completion": "It is."}], "1 of 2, and 1 that is not there; not kept of tarn"),
+        ([KEPT[0]], "1 of 1, and 1 that is not there"),
         ([*KEPT, KEPT[0]], "2 of 3; not kept of lamp"),
         (
             [*KEPT, {"prompt": "Read Moor.", "completion": "It is wet."}],
@@ -207,6 +207,29 @@ def test_comparison(replay, run, tmp_path, rows, said):
     path = golden(tmp_path / "golden.jsonl", *rows)
     assert replay(run, "--compare", path).splitlines()[-1].startswith(f"kept as in {path}: ")
     assert replay(run, "--compare", path).endswith(f"{said}\n")
+
+
+def test_what_differs_has_a_table_and_stands_in_the_json(replay, run, tmp_path):
+    """The lamp's edits 0 and 2 tie, and the tarn's edit 1 is worse than the one that was kept."""
+    journal = Journal(tmp_path / "tied" / "journal", "train-000", stamp={})
+    rollouts = [*ROLLOUTS, replace(ROLLOUT, text="It burns.", edit_index=0)]
+    journal.append(0, rollouts)
+    journal.keep([rollouts[-1], rollouts[2]], round=0)
+    path = golden(tmp_path / "golden.jsonl", KEPT[0], {**KEPT[1], "completion": "It is."})
+    out = replay(tmp_path / "tied", "--compare", path)
+    assert out.endswith(
+        "| not kept as in golden.jsonl | theirs | reward | kept here | reward |           |\n"
+        "| --------------------------- | ------ | ------ | --------- | ------ | --------- |\n"
+        "| lamp                        | edit 2 | 1.0000 | edit 0    | 1.0000 | exact tie |\n"
+        "| tarn                        | edit 1 | 0.0000 | edit 0    | 1.0000 | miss      |\n"
+        "\n"
+        f'kept as in {path}: 0 of 2, 1 exact tie (context "lamp": edits 0 and 2 both 1.0000; theirs is edit 2), '
+        "and 1 that is not there; not kept of tarn\n"
+    )
+    tie = {"context": "lamp", "theirs": 2, "ours": 0, "their_reward": 1.0, "our_reward": 1.0, "tied": [0, 2]}
+    miss = {"context": "tarn", "theirs": 1, "ours": 0, "their_reward": 0.0, "our_reward": 1.0, "tied": []}
+    found = json.loads(replay(tmp_path / "tied", "--compare", path, "--json"))["comparison"]
+    assert (found["same"], found["more"], found["ties"], found["misses"]) == (0, 1, [tie], [miss])
 
 
 def test_a_fit_kept_what_replay_keeps(replay, once, tmp_path):
@@ -309,6 +332,16 @@ def test_the_authors_choices(replay, shared):
     path = published / "sft_best1of5_iter0.jsonl"
     out = replay(published / "rank_iter0.json.gz", "--compare", path)
     assert out.endswith(f"7 of 7 published figures reproduced to 4 digits\nkept as in {path}: 50 of 50\n")
+
+
+def test_where_the_authors_rounding_decided(replay, shared):
+    second = shared / "data" / "seal-2025-08"
+    path = second / "sft_3B_best1of5_iter0.jsonl"
+    out = replay(second / "rank_3B_iter0.json.gz", "--compare", path)
+    assert out.endswith(
+        f"kept as in {path}: 49 of 50, 1 exact tie "
+        '(context "mexico-city-83bcd8f0": edits 1 and 4 both 0.4000; theirs is edit 4)\n'
+    )
 
 
 # -- mistakes ----------------------------------------------------------------------------------------------------------

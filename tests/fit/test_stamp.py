@@ -12,7 +12,7 @@ import torch
 
 from seal_lightning.callbacks import CheckpointSelection, EStepProgress, RolloutTable, Trackers
 from seal_lightning.commands import fit as command_line
-from seal_lightning.fit.stamp import fit_stamp, is_noted
+from seal_lightning.fit.stamp import device_name, fit_stamp, is_noted
 from seal_lightning.stamps.values import changed_keys
 
 # the command line silences other packages; here unusual options are tried, which they comment on
@@ -260,3 +260,11 @@ def test_an_option_is_in_the_stamp_noted_or_free(begun, without, name, value):
     changed = changed_keys(before, after)
     assert bool(changed) == (name not in FREE), changed
     assert all(map(is_noted, changed)) == (name not in STAMPED), changed
+
+
+def test_what_computes_is_named_and_noted(begun, monkeypatch):
+    """For the costs in a report, which need the GPU's name; a resume on another one goes on."""
+    assert stamp_of(begun())["trainer.device"] == "CPU"
+    assert is_noted("trainer.device")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"NVIDIA H100 {device.index}")
+    assert device_name(torch.device("cuda", 1)) == "NVIDIA H100 1"

@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 
 from seal_lightning.commands.fit_grader import fit, held_out, measure_all
-from seal_lightning.grading import Contains, Recall
+from seal_lightning.grading import Answer, Calibrated, Contains, Recall
+from seal_lightning.grading.agreement import compare
 from seal_lightning.grading.calibrated.curves import load
 from seal_lightning.grading.calibrated.features import FEATURES
 from seal_lightning.grading.calibrated.grader import SHIPPED
 from seal_lightning.records.judged import read_judged
+from seal_lightning.records.official import read_run
 
 VERDICTS = Path("data") / "seal-published" / "verdicts.jsonl.gz"
+OTHER_MODEL = Path("data") / "seal-2025-08" / "rank_3B_iter0.json.gz"
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +48,31 @@ def measured(shared):
 
 def test_calibrated_on_questions_that_it_has_not_seen(measured):
     found = [held_out(measured, seed=seed) for seed in range(3)]
-    assert [each.agreement for each in found] == pytest.approx([0.893, 0.897, 0.885], abs=0.003)
-    assert [each.kappa for each in found] == pytest.approx([0.783, 0.792, 0.767], abs=0.006)
+    assert [each.agreement for each in found] == pytest.approx([0.895, 0.901, 0.886], abs=0.003)
+    assert [each.kappa for each in found] == pytest.approx([0.785, 0.800, 0.769], abs=0.006)
     assert max(each.calibration_error for each in found) < 0.03
 
 
 def test_the_shipped_model_is_what_the_fit_gives(measured):
     fitted, shipped = fit(measured), load(SHIPPED, features=FEATURES)
     assert fitted.log_odds(measured.features) == pytest.approx(shipped.log_odds(measured.features), abs=0.02)
+
+
+def test_the_shipped_model_on_another_model_and_questions_that_it_has_not_seen(shared, measured):
+    fitted_on = set(measured.questions)
+    judged = {
+        (Answer(question, golds, answer), score)
+        for rollout in read_run(shared / OTHER_MODEL).rollouts
+        for question, golds, answer, score in zip(
+            rollout.questions, rollout.golds, rollout.answers, rollout.scores, strict=True
+        )
+        if question not in fitted_on
+    }
+    graded = Calibrated().verdicts([answer for answer, _ in judged])
+    found = compare(
+        [each.probability or 0.0 for each in graded],
+        [each.score == 1.0 for each in graded],
+        [score == 1.0 for _, score in judged],
+    )
+    assert found.n == 1681
+    assert (found.agreement, found.kappa) == pytest.approx((0.897, 0.779), abs=0.003)

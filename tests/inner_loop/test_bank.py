@@ -134,14 +134,16 @@ def test_a_layers_output_is_no_view_that_autograd_would_copy(family):
     assert not any("forward" in vars(target.module) for target in bank.targets)  # the class's own again
 
 
-def test_adapters_of_a_half_precision_model_are_float32_on_a_cpu():
+@pytest.mark.parametrize(("fast", "precision", "width"), [(False, torch.float32, 4), (True, torch.bfloat16, 8)])
+def test_adapters_of_a_half_precision_model_multiply_as_the_processor_does_best(monkeypatch, fast, precision, width):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": fast}, raising=False)
     model, _ = build_tiny("llama")
     model.to(torch.bfloat16).requires_grad_(False)
     bank = AdapterBank(model, slots=1, rank=2, alpha=4)
-    assert (bank.precision, bank.width) == (torch.float32, 4)
+    assert (bank.precision, bank.width) == (precision, width)
     bank.parameters.fill_(0.1)
     products = products_of(lambda: trained_once(model, bank, [0] * 7, tokens=7))
-    assert {dtype for shape, dtype in products if bank.width in shape[1:]} == {torch.float32}
+    assert {dtype for shape, dtype in products if bank.width in shape[1:]} == {precision}
     assert bank.gradients.any()
 
 

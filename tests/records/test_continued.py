@@ -56,7 +56,7 @@ def test_the_table_and_the_published_figures(files, capfd):
     assert main(["replay", *map(str, files)]) == 0
     out = capfd.readouterr().out
     assert out.startswith(TABLE)
-    assert "own: 2 of 2 published figures reproduced to 4 digits" in out
+    assert "own: 3 of 3 published figures reproduced to 4 digits" in out
     assert "passages: 1 of 1 published figures reproduced to 4 digits" in out
 
 

@@ -124,13 +124,13 @@ def test_a_race_has_two_columns_more(report, fitted, runs, tmp_path):
     folder = runs.write(tmp_path / "raced", {"train-000": [train], "train-001": [[runs.scored(1.0, round=1)]]})
     assert report(folder)[0] == 0
     text, html = (folder / "report.md").read_text(), (folder / "report.html").read_text()
-    rows = [line.split(" | ") for line in text.splitlines() if line.startswith(("| round", "| 1 |", "| 2 |"))]
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith(("| round |", "| 1 |", "| 2 |"))]
     assert [row[7:10] for row in rows] == [
         ["rejected", "dropped", "compute"],
         ["0.0\u00a0%", "50.0\u00a0%", "40.0\u00a0%"],  # the dropped one trained 100 tokens, too
         ["0.0\u00a0%", "0.0\u00a0%", "–"],
     ]
-    table = next(part for part in text.split("\n\n") if part.startswith("| round"))
+    table = next(part for part in text.split("\n\n") if part.startswith("| round |"))
     assert len({line.count("|") for line in table.splitlines()}) == 1
     assert '<th scope="col" class="num">compute</th>' in html and '<td class="num">40.0\u00a0%</td>' in html
     plain = fitted()

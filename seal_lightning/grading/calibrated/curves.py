@@ -120,7 +120,7 @@ def fit_curves(
     names: Sequence[str],
     fitted_on: Mapping[str, Any] = {},
     points: int = 6,
-    ridge: float = 10.0,
+    ridge: float = 20.0,
 ) -> Curves:
     """Fit by penalised logistic regression (Newton's method), the same every time.
 

@@ -12,18 +12,21 @@ from seal_lightning.grading.calibrated.quantities import ABOVE, BELOW, ROUGHLY, 
 from seal_lightning.grading.calibrated.reading import Reading, read, root
 from seal_lightning.grading.scripts import is_other, is_unspaced
 
-_NEGATIONS = frozenset(
+_ENGLISH_NEGATIONS = (
     "not no never none neither nor without cannot nothing nobody isnt arent wasnt werent dont doesnt didnt cant "
-    "couldnt hasnt havent hadnt wont wouldnt".split()
+    "couldnt hasnt havent hadnt wont wouldnt"
 )
 # In other letters, as `scripts.fold` leaves them; of scripts without blanks, characters that negate.
-_OTHER_NEGATIONS = frozenset("不 没 沒 не нет لا ليس لم לא אין 아니 아니다 안 못 δεν οχι नहीं".split())
+_OTHER_NEGATIONS = "不 没 沒 не нет لا ليس لم לא אין 아니 아니다 안 못 δεν οχι नहीं"
+_NEGATIONS = frozenset(f"{_ENGLISH_NEGATIONS} {_OTHER_NEGATIONS}".split())
 _OPTIONAL = """
 mr mrs ms dr sir lord king queen prince princess emperor duke archduke count earl pope bishop saint st president
 minister senator general major captain colonel lieutenant professor early late mid ad bc bce ce
 """
 _WEAK = frozenset(root(word) for word in {*_OPTIONAL.split(), *ROUGHLY, *ABOVE, *BELOW, "most", "up", "only", "just"})
 LONGEST = 20_000  # characters of a question or gold
+_LONGEST_RUN = 8  # words of a gold that are looked for side by side
+_WITH_RUNS = 64  # words of a gold of which runs are made
 _BRACKET = re.compile(r"(?<!\s)\s*+[(\uff08][^()\uff08\uff09]*[)\uff09]?")
 _BETWEEN_ITEMS = re.compile(r",|;|\band\b|\bor\b|&|[、，､،؛；]")
 _BETWEEN_ALTERNATIVES = re.compile(r"\bor\b|[()/;（）／；؛]")
@@ -36,10 +39,11 @@ class Expected(NamedTuple):
 
     gold_words: float
     gold_names: float  # how many of the new words are names
+    nothing_new: float  # the question has all of its content words
 
 
 class WantedNumber(NamedTuple):
-    """A number of the gold, its word, and from where to where another one is as good."""
+    """A number of the gold, its root, and from where to where another one is as good."""
 
     value: float
     kind: str
@@ -65,6 +69,8 @@ class Expectation:
     is_list: bool
     alternatives: tuple[frozenset[str], ...]  # what "or" and brackets separate
     phrase: str  # the gold to compare by letters
+    runs: tuple[tuple[float, tuple[str, ...]], ...]  # its words side by side: share of the gold, runs that long
+    names: frozenset[str]  # those of the core that are names
     is_unspaced: bool  # whether it has characters of a script without blanks
     numbers: tuple[WantedNumber, ...]  # but those that the question gives, where there are others
     given_values: frozenset[float]
@@ -93,10 +99,10 @@ def _expect(question: str, gold: str) -> Expectation:
     new = [word for word in content if word not in given] or content
     core = [word for word in new if word not in _WEAK] or new
     figures = [word for word in core if word[:1].isdigit()]
-    capitals = {word for word, is_name in zip(wanted.roots, wanted.names, strict=True) if is_name}
+    capitals = frozenset(word for word, is_name in zip(wanted.roots, wanted.names, strict=True) if is_name)
     given_values = frozenset(found.value for found in quantities(asked))
     numbers = [
-        WantedNumber(found.value, found.kind, wanted.texts[found.place], *room(found, wanted))
+        WantedNumber(found.value, found.kind, wanted.roots[found.place], *room(found, wanted))
         for found in quantities(wanted)
     ]
     years = periods(wanted)
@@ -113,6 +119,8 @@ def _expect(question: str, gold: str) -> Expectation:
         items=_parts(_BETWEEN_ITEMS, gold, given, other) or (frozenset(new),),
         is_list=bool(_BETWEEN_ITEMS.search(gold)),
         alternatives=_parts(_BETWEEN_ALTERNATIVES, gold, given, other) or (frozenset(core),),
+        runs=_side_by_side(wanted.roots),
+        names=capitals.intersection(core),
         phrase="".join(wanted.plain) or "".join(f"{text} " for text in wanted.texts),
         is_unspaced=other and is_unspaced(gold),
         numbers=tuple(found for found in numbers if found.value not in given_values) or tuple(numbers),
@@ -122,13 +130,17 @@ def _expect(question: str, gold: str) -> Expectation:
         timing=frozenset(content) if period and period.last > period.first else frozenset(),
         is_negated=negated(wanted.texts),
         polarity=_polarity(question, wanted),
-        shape=Expected(gold_words=len(wanted.texts), gold_names=len(capitals.intersection(new))),
+        shape=Expected(
+            gold_words=len(wanted.texts),
+            gold_names=len(capitals.intersection(new)),
+            nothing_new=given.issuperset(content),
+        ),
     )
 
 
 def negated(texts: Sequence[str]) -> bool:
     """Whether folded words deny something."""
-    return not (_NEGATIONS.isdisjoint(texts) and _OTHER_NEGATIONS.isdisjoint(texts))
+    return not _NEGATIONS.isdisjoint(texts)
 
 
 def polarity_of(texts: Sequence[str]) -> float:
@@ -142,6 +154,16 @@ def _polarity(question: str, wanted: Reading) -> float:
     if not _ASKS_YES_OR_NO.match(question.lower()) or " or " in question:
         return 0.0
     return -1.0 if negated(wanted.texts) else 1.0
+
+
+def _side_by_side(roots: Sequence[str]) -> tuple[tuple[float, tuple[str, ...]], ...]:
+    """Runs of words, of eight words at most: the longest first, each with a blank before and after every word."""
+    roots = roots[:_WITH_RUNS]
+    most = min(len(roots), _LONGEST_RUN)
+    return tuple(
+        (length / most, tuple(f" {' '.join(roots[at : at + length])} " for at in range(len(roots) - length + 1)))
+        for length in range(most, 0, -1)
+    )
 
 
 def _runs(core: Sequence[str]) -> list[list[str]]:

@@ -31,7 +31,9 @@ class Coverage(NamedTuple):
     worst_item: float  # of a list: the share found of the least covered item
     items_found: float  # of a list: the share of items of which half is found; 0 where there is none
     same_phrase: float  # the gold's words occur in order and side by side, articles aside
+    longest_run: float  # the most of the gold's words, up to eight, that occur side by side, as a share
     same_letters: float  # likeness of gold and answer, letter by letter
+    missing_names: float  # how many names among the gold's new words the answer does not have
 
 
 class Support(NamedTuple):
@@ -40,6 +42,7 @@ class Support(NamedTuple):
     supported: float  # share of the new words that are the gold's
     other_words: float  # how many are not
     other_names: float  # names in the first sentence that neither gold nor question has
+    question_in_first: float  # share of the question's content words in the first sentence
 
 
 class Place(NamedTuple):
@@ -49,6 +52,7 @@ class Place(NamedTuple):
     distance: float  # words between the match and the nearest content word of the question
     after: float  # words after the last match
     contrast: float  # a "but", "while", "however" in that sentence
+    longer_name: float  # beside a match stands a name that neither gold nor question has: "San Antonio"
 
 
 class Numbers(NamedTuple):
@@ -104,19 +108,35 @@ def _coverage(expected: Expectation, answer: Reading, found: set[str]) -> Covera
         worst_item=min(items),
         items_found=sum([item >= 0.5 for item in items]) / len(items) if expected.is_list else 0.0,
         same_phrase=same_phrase,
+        longest_run=1.0 if same_phrase else _longest_run(expected, answer, found),
         same_letters=fuzz.ratio(wanted, said) / 100.0,
+        missing_names=len(expected.names - found),
     )
 
 
+def _longest_run(expected: Expectation, answer: Reading, found: Collection[str]) -> float:
+    if expected.roots.isdisjoint(found):
+        return 0.0
+    text = f" {' '.join(answer.roots)} "
+    for share, runs in expected.runs:
+        for run in runs:
+            if run in text:
+                return share
+    return 0.0
+
+
 def _support(expected: Expectation, answer: Reading, starts: Sequence[int]) -> Support:
-    new = set(answer.content) - expected.given
+    said = set(answer.content)
+    new = said - expected.given
     known = len(new & expected.roots)
     end = starts[1] if len(starts) > 1 else len(answer.roots)
+    repeated = expected.given.intersection(said if len(starts) == 1 else answer.content[:end])
     names = set(compress(answer.roots[1:end], answer.names[1:end]))  # a sentence opens with a capital anyway
     return Support(
         supported=known / max(1, len(new)),
         other_words=len(new) - known,
         other_names=len(names - expected.asked - expected.roots),
+        question_in_first=len(repeated) / len(expected.given),
     )
 
 
@@ -132,10 +152,23 @@ def _place(expected: Expectation, answer: Reading, starts: Sequence[int]) -> Pla
         distance=min([abs(match - place) for match in within for place in asked], default=30),
         after=end - 1 - within[-1],
         contrast=not _CONTRASTS.isdisjoint(answer.texts[start:end]),
+        longer_name=_is_longer_name(expected, answer, starts, matches),
     )
 
 
-_NO_MATCH = Place(question_repeated=0, distance=30, after=40, contrast=0)
+_NO_MATCH = Place(question_repeated=0, distance=30, after=40, contrast=0, longer_name=0)
+
+
+def _is_longer_name(expected: Expectation, answer: Reading, starts: Sequence[int], matches: Sequence[int]) -> bool:
+    names, roots = answer.names, answer.roots
+    last = len(roots) - 1
+    for match in matches:
+        for place in (match - 1, match + 1):
+            if 0 <= place <= last and names[place]:
+                root = roots[place]
+                if root not in expected.roots and root not in expected.asked and place not in starts:
+                    return True
+    return False
 
 
 def _best_sentence(answer: Reading, starts: Sequence[int], matches: Sequence[int]) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """The calibrated grader, the default: how likely GPT-4.1 would call an answer right, from its words alone.
 
-It looks at some forty features of question, gold and answer (`features`) through a model of a few kilobytes
+It looks at 26 features of question, gold and answer (`features`) through a model of a few kilobytes
 (`calibrated.json`, of which `curves` tells the form), fitted on the published verdicts by `fit`. No network, no model
 download, the same result every time. What it cannot know is meaning: a paraphrase without the gold's words is wrong to
 it, and it reads only the beginning of a long answer. docs/graders.md has the figures.

@@ -29,7 +29,7 @@ FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, As
 # Largest difference, as a share of the largest value, that the order of additions explains.
 TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-6, torch.float16: 2e-2}
 COARSE = 6e-2  # bfloat16, and quantised layers that compute in it
-_COARSE_FROM = 1e-2
+COARSE_FROM = 1e-2
 
 _LIMITS = re.compile(r"(window|window_size|chunk_size|local_attention)$")
 _SPARSE = re.compile(r"compress_rate|index_topk|index_block|keep_window|chunk_length")
@@ -194,7 +194,7 @@ def fastest_exact(
     fault_on = cache(probe)
     for way in ways:
         if way not in faults:
-            draws = 1 if tolerance(model) < _COARSE_FROM else 3  # where rounding may send a token to another expert
+            draws = 1 if tolerance(model) < COARSE_FROM else 3  # where rounding may send a token to another expert
             with undisturbed(model):
                 faults[way] = _fault_of(lambda draw, way=way: fault_on(draw)(way), draws=draws)
             if not faults[way]:

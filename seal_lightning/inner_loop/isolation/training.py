@@ -174,13 +174,11 @@ class _TrainingProbe:
         losses, gradients = self._run(way, HeadLoss(self.model, adapted=set(self.bank.A)))
         if not probing.same(losses, self.losses, self.tolerated):
             return f"losses differ by {float((losses - self.losses).abs().max()):.2g}"
-        largest = self.gradients.abs().amax(dim=1, keepdim=True)
+        alike = _alike_in_norm if self.tolerated > probing.COARSE_FROM else _alike_in_each
         start = 0
         for target in self.bank.targets:
             end = start + (target.inputs + target.outputs) * self.bank.width
-            mine, reference = gradients[:, start:end], self.gradients[:, start:end]
-            allowed = 2 * self.tolerated * reference.abs().amax(dim=1, keepdim=True) + 0.02 * self.tolerated * largest
-            if bool(((mine - reference).abs() > allowed).any()):
+            if not alike(gradients, self.gradients, slice(start, end), self.tolerated):
                 return f"gradients of {target.name} differ"
             start = end
         return ""
@@ -195,3 +193,21 @@ class _TrainingProbe:
                 values = way.backward(self.bank, head_loss, batch.to(self.bank.device))
                 losses.index_add_(0, batch.owners, values.cpu())
         return losses, self.bank.gradients.clone()
+
+
+def _alike_in_each(mine: torch.Tensor, reference: torch.Tensor, layer: slice, tolerated: float) -> bool:
+    """Whether every entry of a layer's gradients (adapters, entries) is within rounding of the reference."""
+    largest, own = reference.abs().amax(dim=1, keepdim=True), reference[:, layer]
+    allowed = 2 * tolerated * own.abs().amax(dim=1, keepdim=True) + 0.02 * tolerated * largest
+    return bool(((mine[:, layer] - own).abs() <= allowed).all())
+
+
+def _alike_in_norm(mine: torch.Tensor, reference: torch.Tensor, layer: slice, tolerated: float) -> bool:
+    """The same where rounding is coarse: single entries tell nothing there, since they are what large ones leave over.
+
+    In bfloat16 another shape of the same products changes a layer's gradient by up to a quarter of its norm, all of
+    them together by a twelfth (SmolLM2-135M on a processor with AMX), and a mask that is left out by two thirds of it.
+    """
+    whole, own = reference.norm(dim=1), reference[:, layer].norm(dim=1)
+    in_layer = (mine[:, layer] - reference[:, layer]).norm(dim=1) <= 6 * tolerated * own + 0.02 * tolerated * whole
+    return bool((in_layer & ((mine - reference).norm(dim=1) <= 3 * tolerated * whole)).all())

@@ -114,6 +114,13 @@ def test_brackets_titles_and_doubt_need_not_be_said():
         ("Where?", "in the red house", "It was the red house, I think.", "same_phrase", 0.0),
         ("Where?", "the red house", "It was a red house.", "same_phrase", 1.0),
         ("Who?", "art", "party", "same_phrase", 0.0),
+        ("Where?", "in the big red house", "A red house in the park.", "longest_run", 0.4),
+        ("Where?", "the red house", "It was a red house.", "longest_run", 1.0),
+        ("Where?", "in the red house", "In the park.", "longest_run", 0.0),
+        ("How many doors?", "double", "It has two doors.", "key_words_found", 1.0),
+        ("When?", "January", "In month 1, that is January.", "key_words_found", 1.0),
+        ("Who?", "Ada and Bob Lovelace", "It was Ada.", "missing_names", 2.0),
+        ("Who?", "the ship's captain", "It was Ada.", "missing_names", 0.0),
         ("Who won?", "Ada", "Ada won. Bob lost in Bath.", "other_names", 0.0),
         ("Who won?", "Ada", "It was Bob from Bath who won.", "other_names", 2.0),
         ("When?", "26 December 1999", "26 December 2004", "other_number", 1.0),
@@ -128,6 +135,12 @@ def test_brackets_titles_and_doubt_need_not_be_said():
         ("What?", "a ship", "It isn't a ship.", "other_negation", 1.0),
         ("What?", "a ship", "A ship, while others sank", "contrast", 1.0),
         ("What?", "red ship", "A red and rusty ship it is", "after", 2.0),
+        ("Where?", "Antonio", "In the San Antonio area.", "longer_name", 1.0),
+        ("Where?", "San Antonio", "In the San Antonio area.", "longer_name", 0.0),
+        ("Where?", "Antonio", "Bath is far. Antonio is near.", "longer_name", 0.0),
+        ("Where is San Jose?", "Antonio", "In San Antonio.", "longer_name", 0.0),
+        ("Is the ship red?", "red", "Red.", "nothing_new", 1.0),
+        ("Is the ship big?", "red", "Red.", "nothing_new", 0.0),
     ],
 )
 def test_features(question, gold, answer, name, value):
@@ -139,6 +152,25 @@ def test_the_sentence_with_most_of_the_gold_is_looked_at():
         "Who won the cup?", "Ada Lovelace", "The cup is old. Bob and Ada saw it. Ada Lovelace won the cup there."
     )
     assert (found["question_repeated"], found["after"], found["distance"]) == (1.0, 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "share"),
+    [
+        ("Ada won the old cup.", 1.0),
+        ("Ada won. It was the old cup.", 1 / 3),  # all stop words together count as one word
+        ("The Ada won. It was the old cup.", 2 / 3),
+        ("Ada. The old cup was won.", 0.0),
+    ],
+)
+def test_the_first_sentence_may_repeat_the_question(answer, share):
+    assert features("Who won the cup?", "Ada", answer)["question_in_first"] == pytest.approx(share)
+
+
+def test_a_gold_without_end_is_compared_in_its_first_words():
+    gold = " ".join(f"w{chr(97 + at % 26)}{chr(97 + at // 26)}x" for at in range(600))
+    assert len(expect("What?", gold).runs) == 8
+    assert sum(len(runs) for _, runs in expect("What?", gold).runs) < 8 * 64
 
 
 def test_a_typo_still_looks_alike():

@@ -8,6 +8,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from seal_lightning.inner_loop.bank import bank_lora
 from seal_lightning.inner_loop.isolation import answering_way, training_way
+from seal_lightning.inner_loop.isolation.probing import COARSE
+from seal_lightning.inner_loop.isolation.training import _alike_in_each, _alike_in_norm
 from seal_lightning.inner_loop.loop import InnerLoop
 from seal_lightning.models.layers import linear_layers, parts_without_adapter
 from seal_lightning.models.random_models import build_tiny, byte_tokenizer
@@ -145,6 +147,22 @@ def test_half_precision_hides_no_leak_and_takes_no_fast_way_away(dtype):
         "mamba": ("padded", "only with rows of the same length"),
         "dots1": ("packed", "padded on the left"),
     }
+
+
+def test_where_rounding_is_coarse_a_leak_is_told_from_it_by_the_norm():
+    """Rounding lets single entries of a deep model's gradients in bfloat16 differ by half of the largest one."""
+    generator = torch.Generator().manual_seed(0)
+    reference = torch.randn(2, 4000, generator=generator)
+    rounded = reference + 0.05 * torch.randn(2, 4000, generator=generator)
+    rounded[0, 7] = 1.4 * reference[0].abs().max()
+    leaking = reference.roll(1, dims=0) * 0.5 + reference
+    layer = slice(0, 1000)
+    assert _alike_in_norm(rounded, reference, layer, COARSE)
+    assert not _alike_in_each(rounded, reference, layer, COARSE)
+    assert not _alike_in_norm(leaking, reference, layer, COARSE)
+    elsewhere = reference.clone()
+    elsewhere[:, 1000:] = leaking[:, 1000:]
+    assert not _alike_in_norm(elsewhere, reference, layer, COARSE)
 
 
 @pytest.mark.parametrize("rate", [8, 128])
