@@ -11,6 +11,7 @@ granted that cells keep their colours: it never sees them exchanged. Writes the 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ from seal_lightning.models.source import ModelSource
 from seal_lightning.seeding import derive_seed
 from seal_lightning.tasks.arc.grids import COLOURS, DIGITS
 from seal_lightning.tasks.arc.puzzles import Pair
-from seal_lightning.tasks.arc.rules import Rule, Step, draw_pairs
+from seal_lightning.tasks.arc.rules import Rule, Step, draw_pairs, draw_rule
 
 SHAPE = replace(LEVELS["easy"].shape, colours=(2, 9))
 KINDS = {"copy": 0.25, "border": 0.75}  # shares of documents
@@ -37,20 +38,35 @@ CHUNKS = 3  # of a step's documents by length: together, the longest one would p
 
 
 @dataclass(frozen=True)
-class FramesRecipe(Recipe):
-    """Settings of the pre-training; the defaults made the weights in `lab/frames/weights`.
+class Part:
+    """A part of the pre-training, over which the learning rate rises and falls.
 
     Attributes:
         steps: Optimizer steps.
         puzzles: Documents with pairs of grids in each step and process.
-        edits: Documents with a self-edit, so that their form is not forgotten.
+        edits: Documents with a self-edit.
+        framed: Whether requests for a self-edit show exchanges of colours behind a border; if not, what `lab-grids` read.
+    """
+
+    steps: int
+    puzzles: int
+    edits: int
+    framed: bool = False
+
+
+@dataclass(frozen=True)
+class FramesRecipe(Recipe):
+    """Settings of the pre-training; the defaults made the weights in `lab/frames/weights`.
+
+    Attributes:
+        borders: Pairs of grids, with a few self-edits, so that their form is not forgotten.
+        edits: Self-edits behind grids with a border, with some pairs of grids among them.
     """
 
     peak: float = 1.5e-3
     warmup: int = 20
-    steps: int = 400
-    puzzles: int = 24
-    edits: int = 1
+    borders: Part = Part(steps=400, puzzles=24, edits=1)
+    edits: Part = Part(steps=40, puzzles=6, edits=8, framed=True)
 
 
 def rule_of(draw: random.Random, kind: str) -> Rule:
@@ -73,24 +89,53 @@ def document(draw: random.Random) -> Pieces:
     return pieces
 
 
+def request_pairs(draw: random.Random) -> list[Pair]:
+    """What a puzzle of `configs/arc/frames_lab.yaml` shows, of training rules. Nothing is learnt from these grids."""
+    rule = draw_rule(draw, families=("colours", "border"), steps=2, split="train")
+    assert rule is not None, "six of ten rules are for training"
+    pairs = draw_pairs(draw, rule, SHAPE, count=draw.randint(1, 4))
+    assert pairs is not None, "a border changes any grid"
+    return pairs
+
+
 def pretrain(fabric: Fabric, recipe: FramesRecipe, out: Path) -> None:
-    """Train and write everything to `out`."""
-    model, tokenizer, _ = load_model(ModelSource(name="lab-grids"))
-    log = open_log(fabric, model, tokenizer, out, recipe)
+    """Train and write everything to `out`; the second part starts from the weights that the first one saved."""
+    log = None
+    for part, source in ((recipe.borders, "lab-grids"), (recipe.edits, str(out))):
+        model, tokenizer, _ = load_model(ModelSource(name=source))
+        log = log or open_log(fabric, model, tokenizer, out, recipe)
+        learn(part, fabric=fabric, model=model, tokenizer=tokenizer, recipe=recipe, log=log)
+        log(f"in the end: {solved(model, tokenizer, count=50)}")
+        save(fabric, model, tokenizer, out)
+
+
+def learn(
+    part: Part,
+    *,
+    fabric: Fabric,
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    recipe: FramesRecipe,
+    log: Callable[[str], None],
+) -> None:
+    """Train the model in place, with documents of this part's own."""
     corpus = GridCorpus()
-    draw = random.Random(derive_seed("frame pretraining", recipe.seed, fabric.global_rank))
+    draw = random.Random(derive_seed("frame pretraining", recipe.seed, fabric.global_rank, *["edits"] * part.framed))
 
     def make_batches(step: int) -> list[Batch]:
-        rows = sorted((row_of(document(draw), tokenizer) for _ in range(recipe.puzzles)), key=lambda row: len(row[0]))
-        size = -(-recipe.puzzles // CHUNKS)
-        chunks = [rows[start : start + size] for start in range(0, recipe.puzzles, size)]
-        edits = [row_of(corpus.edit_document(draw), tokenizer) for _ in range(recipe.edits)]
-        return [*(Batch("puzzles", chunk, 0.9 / len(chunks)) for chunk in chunks), Batch("edits", edits, 0.1)]
+        rows = sorted((row_of(document(draw), tokenizer) for _ in range(part.puzzles)), key=lambda row: len(row[0]))
+        size = -(-part.puzzles // CHUNKS)
+        chunks = [rows[start : start + size] for start in range(0, part.puzzles, size)]
+        requests = [request_pairs(draw) if part.framed else None for _ in range(part.edits)]
+        edits = [row_of(corpus.edit_document(draw, pairs), tokenizer) for pairs in requests]
+        share = part.edits / 10
+        return [
+            *(Batch("puzzles", chunk, (1 - share) / len(chunks)) for chunk in chunks),
+            Batch("edits", edits, share),
+        ]
 
     examine = partial(solved, model, tokenizer)
-    train(fabric, model.train(), make_batches, steps=recipe.steps, recipe=recipe, log=log, examine=examine)
-    log(f"in the end: {solved(model, tokenizer, count=50)}")
-    save(fabric, model, tokenizer, out)
+    train(fabric, model.train(), make_batches, steps=part.steps, recipe=recipe, log=log, examine=examine)
 
 
 @torch.no_grad()
@@ -111,8 +156,9 @@ def solved(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, *, count
 
 
 def main() -> None:
-    fabric, options = launch(__doc__ or "", steps=FramesRecipe.steps, seed=FramesRecipe.seed)
-    pretrain(fabric, replace(FramesRecipe(), steps=options.steps, seed=options.seed), options.out)
+    fabric, options = launch(__doc__ or "", steps=FramesRecipe.borders.steps, seed=FramesRecipe.seed)
+    borders = replace(FramesRecipe.borders, steps=options.steps)
+    pretrain(fabric, FramesRecipe(borders=borders, seed=options.seed), options.out)
 
 
 if __name__ == "__main__":
