@@ -46,12 +46,16 @@ class Part:
         puzzles: Documents with pairs of grids in each step and process.
         edits: Documents with a self-edit.
         framed: Whether requests for a self-edit show exchanges of colours behind a border; if not, what `lab-grids` read.
+        share: Share of self-edits in the loss.
+        peak: Learning rate after the warm-up.
     """
 
     steps: int
     puzzles: int
     edits: int
     framed: bool = False
+    share: float = 0.1
+    peak: float = 1.5e-3
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,9 @@ class FramesRecipe(Recipe):
         edits: Self-edits behind grids with a border, with some pairs of grids among them.
     """
 
-    peak: float = 1.5e-3
     warmup: int = 20
     borders: Part = Part(steps=400, puzzles=24, edits=1)
-    edits: Part = Part(steps=40, puzzles=6, edits=8, framed=True)
+    edits: Part = Part(steps=50, puzzles=12, edits=6, framed=True, share=0.4, peak=6e-4)
 
 
 def rule_of(draw: random.Random, kind: str) -> Rule:
@@ -128,14 +131,21 @@ def learn(
         chunks = [rows[start : start + size] for start in range(0, part.puzzles, size)]
         requests = [request_pairs(draw) if part.framed else None for _ in range(part.edits)]
         edits = [row_of(corpus.edit_document(draw, pairs), tokenizer) for pairs in requests]
-        share = part.edits / 10
         return [
-            *(Batch("puzzles", chunk, (1 - share) / len(chunks)) for chunk in chunks),
-            Batch("edits", edits, share),
+            *(Batch("puzzles", chunk, (1 - part.share) / len(chunks)) for chunk in chunks),
+            Batch("edits", edits, part.share),
         ]
 
     examine = partial(solved, model, tokenizer)
-    train(fabric, model.train(), make_batches, steps=part.steps, recipe=recipe, log=log, examine=examine)
+    train(
+        fabric,
+        model.train(),
+        make_batches,
+        steps=part.steps,
+        recipe=replace(recipe, peak=part.peak),
+        log=log,
+        examine=examine,
+    )
 
 
 @torch.no_grad()
