@@ -4,8 +4,8 @@
 
 Starts from `lab-grids`, which copies 3 x 3 grids and knows the form of a self-edit. It reads pairs of grids without
 a name: copies, and grids with a border of any colour. It has to see in the pairs which of these it is, and takes for
-granted that cells keep their colours: it never sees them exchanged. Writes the tokenizer, the weights
-(float16, safetensors) and the log of the run.
+granted that cells keep their colours: it never learns to write them exchanged. A second part teaches the form of a
+self-edit behind such puzzles. Writes the tokenizer, the weights (float16, safetensors) and the log of the run.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Part:
         steps: Optimizer steps.
         puzzles: Documents with pairs of grids in each step and process.
         edits: Documents with a self-edit.
-        framed: Whether requests for a self-edit show exchanges of colours behind a border; if not, what `lab-grids` read.
+        framed: Whether requests for a self-edit show exchanges behind a border; if not, what `lab-grids` read.
         share: Share of self-edits in the loss.
         peak: Learning rate after the warm-up.
     """
