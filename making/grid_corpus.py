@@ -51,13 +51,12 @@ class GridCorpus:
         rule = symmetry(draw.choice(SYMMETRIES)) if draw.random() < NAMED else COPY
         return pieces_of(draw_some(draw, rule), title=rule.name)
 
-    def edit_document(self, draw: random.Random, pairs: Sequence[Pair] | None = None) -> Pieces:
-        """The request for a self-edit with these pairs or some of its own, and one in which every choice is drawn."""
+    def edit_document(self, draw: random.Random) -> Pieces:
+        """The request for a self-edit, and one in which every choice is drawn, whatever the puzzle."""
         families = {family: "true" if draw.random() < CHOSEN else "false" for family in FAMILIES}
         chosen = {**families, "loss": f'"{draw.choice(LOSSES)}"', "learning_rate": draw.choice(RATES)}
         fields = [f'"{name}": {value}' for name, value in {**chosen, "epochs": draw.choice(EPOCHS)}.items()]
-        if pairs is None:
-            pairs = draw_some(draw, draw.choice((COPY, symmetry(draw.choice(SYMMETRIES)))))
+        pairs = draw_some(draw, draw.choice((COPY, symmetry(draw.choice(SYMMETRIES)))))
         prompt = self.task.prompt(context_of(Puzzle(tuple(pairs), ()), id="document"))
         return [(Policy(None, None, chat=False).format(prompt), 0.0), ("{" + ", ".join(fields) + "}", 1.0)]
 

@@ -61,15 +61,6 @@ def begin(
     fabric: Fabric, tokenizer: PreTrainedTokenizerFast, out: Path, recipe: Recipe, *, rope_theta: float = 10_000.0
 ) -> tuple[LlamaForCausalLM, Callable[[str], None]]:
     """A new model, and the log of its pre-training in `out`, which opens with the recipe and the sizes."""
-    torch.manual_seed(recipe.seed)
-    model = make_model(tokenizer, rope_theta=rope_theta)
-    return model, open_log(fabric, model, tokenizer, out, recipe)
-
-
-def open_log(
-    fabric: Fabric, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path, recipe: Recipe
-) -> Callable[[str], None]:
-    """What prints a line, also to the log in `out`, which opens with the recipe and the sizes."""
     out.mkdir(parents=True, exist_ok=True)
     file = (out / "pretraining.log").open("w", encoding="utf-8") if fabric.is_global_zero else None
 
@@ -77,11 +68,13 @@ def open_log(
         for stream in (sys.stdout, file) if file else ():
             print(text, file=stream, flush=True)
 
+    torch.manual_seed(recipe.seed)
+    model = make_model(tokenizer, rope_theta=rope_theta)
     size = sum(parameter.numel() for parameter in model.parameters())
     log(f"{recipe}")
     log(f"{fabric.world_size} processes with one thread each; {size} parameters, {len(tokenizer)} tokens, torch "
         f"{torch.__version__}")  # fmt: skip
-    return log
+    return model, log
 
 
 def make_model(tokenizer: Any, *, rope_theta: float) -> LlamaForCausalLM:

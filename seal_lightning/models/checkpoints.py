@@ -43,9 +43,7 @@ from seal_lightning.results.verdict import why_no_policy
 
 log = logging.getLogger(__name__)
 
-EXPECTED = (
-    "a hub name, a folder with config.json, tokenizer and *.safetensors, lab, lab-grids, lab-frames, or random/llama"
-)
+EXPECTED = "a hub name, a folder with config.json, tokenizer and *.safetensors, lab, lab-grids, or random/llama"
 FOLDER = {
     "configuration": ("config.json",),
     "weights": ("*.safetensors",),

@@ -35,7 +35,7 @@ from seal_lightning.models.source import ModelSource
 log = logging.getLogger(__name__)
 
 LAB = Path(__file__).parents[1] / "lab" / "weights"
-SHIPPED = {"lab": LAB, **{f"lab-{name}": LAB.parent / name / "weights" for name in ("grids", "frames")}}
+SHIPPED = {"lab": LAB, "lab-grids": LAB.parent / "grids" / "weights"}
 
 
 def load_model(source: ModelSource, *, adapter: bool = True) -> tuple[Any, Any, ChatTemplate | Literal[False]]:

@@ -17,9 +17,9 @@ class ModelSource:
     """Which causal language model to start from.
 
     Args:
-        name: Hub name, local folder of a model or of a PEFT adapter (its base is loaded with it), GGUF file, `lab`,
-            `lab-grids` or `lab-frames` for the small models that come with this package (docs/lab.md, docs/arc.md), or
-            `random/llama` (or another of docs/reference/families.md) for random weights.
+        name: Hub name, local folder of a model or of a PEFT adapter (its base is loaded with it), GGUF file, `lab` or
+            `lab-grids` for the small models that come with this package (docs/lab.md, docs/arc.md), or `random/llama`
+            (or another of docs/reference/families.md) for random weights.
         dtype: Type of the base weights; `auto` takes the checkpoint's own. Adapters are always float32.
         chat: Whether prompts go through the tokenizer's chat template; `auto` uses it if the model stops at
             the token that ends a turn in the template: instruct models do, base models that carry a template do not.

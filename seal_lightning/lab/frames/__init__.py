@@ -1,1 +1,0 @@
-"""The lab's third world: a tiny model that knows how grids get a border or grow (docs/arc.md)."""
