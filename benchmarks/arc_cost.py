@@ -21,6 +21,7 @@ import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from seal_lightning.data import ArcKit, SEALDataModule
+from seal_lightning.errors import ConfigError
 from seal_lightning.report.gpu_prices import read_gpu_prices
 from seal_lightning.tasks.arc import ArcTask
 from seal_lightning.tasks.arc.augmentations import FAMILIES
@@ -115,9 +116,10 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--decode", type=float, default=40.0, help="milliseconds of a decoding step")
     parser.add_argument("--gpu", default="H100", help="whose price an hour, of configs/gpu_prices.yaml")
     options = parser.parse_args()
-    if (price := read_gpu_prices(str(PRICES)).an_hour(options.gpu)) is None:
-        parser.error(f"--gpu {options.gpu}: {PRICES.name} has no price for it: add a row, or name one that it has")
-    options.dollars = float(price)
+    try:
+        options.dollars = float(read_gpu_prices(str(PRICES)).an_hour(options.gpu) or 0)
+    except ConfigError as error:
+        parser.error(f"--gpu {options.gpu}: {error}")
     return options
 
 
