@@ -35,7 +35,7 @@ from study_tables import Row, Study, read_rows, save_study
 
 HERE = Path(__file__).resolve().parent
 CONFIGS = HERE.parent / "configs" / "study"
-PARTS = ("own", "rules", "ensemble", "teacher", "generator")
+PARTS = ("rules", "own", "ensemble", "teacher", "generator")
 SMALL = ("--data.limit_train", "12", "--model.e_step.edits", "3", "--data.limit_validation", "24")
 PAUSE = 60  # seconds between two lines about a part
 JOINED = "ensemble.jsonl"
@@ -68,12 +68,14 @@ def parts_of(options: argparse.Namespace) -> Iterator[Part]:
     """The parts in the order in which they are run; those that need a file which is not given are left out."""
     wanted = options.parts or PARTS
     for objective in options.objectives:
-        for name in ("own", "rules", "ensemble", "teacher"):
+        for name in PARTS[:-1]:
             if name not in wanted or (name == "teacher" and not options.teacher):
                 continue
             towards = ("--model.inner_loop.objective", objective)
             if name == "own":
-                yield Part(name, objective, (options.config,), not options.policy, towards)
+                # passages alone are learnt once, not in every round: in the part `rules`, if there is one
+                once = ("--model.evaluation.passage_only", "false") if "rules" in wanted else ()
+                yield Part(name, objective, (options.config,), not options.policy, (*towards, *once))
             elif name == "rules":
                 yield Part(name, objective, (options.config, CONFIGS / "rules.yaml"), False, towards)
             else:

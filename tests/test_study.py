@@ -160,7 +160,7 @@ def test_the_parts_of_a_study(monkeypatch, files, tmp_path):
     words = ["--config", str(files["data"]), "--train", str(files["train"]), "--evaluate", str(files["data"])]
     words += ["--out", str(tmp_path), "--objectives", "sft", "distill"]
     parts = [part.folder for part in study.parts_of(asked(monkeypatch, *words))]
-    assert parts == [f"{name}-{towards}" for towards in ("sft", "distill") for name in ("own", "rules", "ensemble")]
+    assert parts == [f"{name}-{towards}" for towards in ("sft", "distill") for name in ("rules", "own", "ensemble")]
     more = ["--teacher", str(files["teacher"]), "--generator", str(files["data"]), "--policy", "runs/policy"]
     parts = list(study.parts_of(asked(monkeypatch, *words, *more)))
     assert [part.folder for part in parts if part.name in ("teacher", "generator")] == [
