@@ -204,7 +204,7 @@ def test_adapt_tells_it_in_terminal_table_card_result_and_report(tmp_path, capsy
 
 
 def test_the_report_tells_it(fitted_with_cuts):
-    html, markdown = render([read(str(fitted_with_cuts))], Prices(), now=0.0)
+    html, markdown = render([read(str(fitted_with_cuts))], now=0.0, prices=Prices())
     assert "Cut or left out, round 1 E-step: 1 self-edit cut at the sampler" in markdown
     assert "Cut or left out, round 1 E-step: 1 self-edit cut at the sampler" in html
 
