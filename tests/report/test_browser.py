@@ -143,7 +143,7 @@ def seen(runs, tmp_path_factory):
     evil, large, begun = (read(str(run)) for run in made)
     six = [read(str(run)) for run in runs.six(folder / "six")]
     contents = {"evil": [evil], "large": [large], "several": [large, evil, begun], "groups": six}
-    pages = {name: render(content, now=0)[0] for name, content in contents.items()}
+    pages = {name: render(content, now=0, prices=Prices())[0] for name, content in contents.items()}
     pages["slipped"] = render([begun], now=0, prices=Prices())[0].replace("</main>", f"{SLIPPED}</main>")
     found = {}
     with playwright.sync_playwright() as started:
