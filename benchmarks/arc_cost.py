@@ -1,6 +1,6 @@
 """What `seal fit --config configs/arc/llama3.2-1b.yaml` costs on a GPU: counted without the model, nothing is run.
 
-    python benchmarks/arc_cost.py [--tflops 93] [--decode 40] [--dollars 2.95]
+    python benchmarks/arc_cost.py [--tflops 93] [--decode 40] [--gpu H100]
 
 Every valid self-edit of one to four epochs is built for the puzzles that the configuration takes, as the run builds it.
 A cell is a token, as are a line end, `Input` and `:`. A trained token costs 4 FLOP a parameter of the frozen model (no
@@ -21,12 +21,15 @@ import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from seal_lightning.data import ArcKit, SEALDataModule
+from seal_lightning.errors import ConfigError
+from seal_lightning.report.gpu_prices import read_gpu_prices
 from seal_lightning.tasks.arc import ArcTask
 from seal_lightning.tasks.arc.augmentations import FAMILIES
 from seal_lightning.tasks.arc.edit import ArcEdit, write_edit
 from seal_lightning.types import Context
 
-CONFIG = Path(__file__).resolve().parent.parent / "configs" / "arc" / "llama3.2-1b.yaml"
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIG, PRICES = CONFIGS / "arc" / "llama3.2-1b.yaml", CONFIGS / "gpu_prices.yaml"
 # Llama-3.2-1B-Instruct, from its config.json on the hub.
 MODEL = LlamaConfig(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
                     num_key_value_heads=8, head_dim=64, vocab_size=128_256, tie_word_embeddings=True)  # fmt: skip
@@ -111,8 +114,13 @@ def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tflops", type=float, default=93.0, help="10^12 FLOP a second on these steps")
     parser.add_argument("--decode", type=float, default=40.0, help="milliseconds of a decoding step")
-    parser.add_argument("--dollars", type=float, default=2.95, help="price of the GPU an hour")
-    return parser.parse_args()
+    parser.add_argument("--gpu", default="H100", help="whose price an hour, of configs/gpu_prices.yaml")
+    options = parser.parse_args()
+    try:
+        options.dollars = float(read_gpu_prices(str(PRICES)).an_hour(options.gpu) or 0)
+    except ConfigError as error:
+        parser.error(f"--gpu {options.gpu}: {error}")
+    return options
 
 
 if __name__ == "__main__":

@@ -24,18 +24,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+import shlex
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-
-from study_tables import Row, Study, read_rows, save_study
 
 HERE = Path(__file__).resolve().parent
 CONFIGS = HERE.parent / "configs" / "study"
-PARTS = ("own", "rules", "ensemble", "teacher", "generator")
+PARTS = ("rules", "own", "ensemble", "teacher", "generator")
 SMALL = ("--data.limit_train", "12", "--model.e_step.edits", "3", "--data.limit_validation", "24")
 PAUSE = 60  # seconds between two lines about a part
 JOINED = "ensemble.jsonl"
@@ -68,12 +70,14 @@ def parts_of(options: argparse.Namespace) -> Iterator[Part]:
     """The parts in the order in which they are run; those that need a file which is not given are left out."""
     wanted = options.parts or PARTS
     for objective in options.objectives:
-        for name in ("own", "rules", "ensemble", "teacher"):
+        for name in PARTS[:-1]:
             if name not in wanted or (name == "teacher" and not options.teacher):
                 continue
             towards = ("--model.inner_loop.objective", objective)
             if name == "own":
-                yield Part(name, objective, (options.config,), not options.policy, towards)
+                # passages alone are learnt once, not in every round: in the part `rules`, if there is one
+                once = ("--model.evaluation.passage_only", "false") if "rules" in wanted else ()
+                yield Part(name, objective, (options.config,), not options.policy, (*towards, *once))
             elif name == "rules":
                 yield Part(name, objective, (options.config, CONFIGS / "rules.yaml"), False, towards)
             else:
@@ -105,13 +109,13 @@ def run_part(part: Part, options: argparse.Namespace) -> None:
     if part.trains:
         listed = f"[{','.join(map(str, seeds))}]"
         sweep = ["sweep", *words, "--seeds", listed, "--output", str(folder), "--jobs", str(options.jobs)]
-        follow(sweep, options.out / f"{part.folder}.log", part.folder)
+        follow(sweep, options.out / f"{part.folder}.log", folder, part.folder)
         return
     for seed in seeds:
         run = folder / f"seed={seed}"
         if not (run / "validation.json").is_file():
             validate = ["validate", *words, "--model.seed", str(seed), "--trainer.default_root_dir", str(run)]
-            follow(validate, options.out / f"{part.folder}.log", f"{part.folder}, seed {seed}")
+            follow(validate, options.out / f"{part.folder}.log", run, f"{part.folder}, seed {seed}")
 
 
 def write_ensemble(options: argparse.Namespace) -> None:
@@ -123,7 +127,7 @@ def write_ensemble(options: argparse.Namespace) -> None:
     asked = [word.replace("data.limit_validation", "data.limit_predict") for word in asked]
     predict = ["predict", *configured([options.config, CONFIGS / "ensemble.yaml"]), *asked]
     predict += ["--trainer.default_root_dir", str(folder), "--model.seed", str(options.first_seed)]
-    follow(predict, options.out / "ensemble.log", "ensemble, writing")
+    follow(predict, options.out / "ensemble.log", folder, "ensemble, writing")
     rows = [json.loads(line) for line in (folder / "edits.jsonl").read_text(encoding="utf-8").splitlines()]
     texts: dict[str, list[str]] = {}
     for row in rows:
@@ -132,8 +136,15 @@ def write_ensemble(options: argparse.Namespace) -> None:
     (folder / JOINED).write_text("\n".join(joined) + "\n", encoding="utf-8")
 
 
-def follow(command: Sequence[str], log: Path, name: str) -> None:
-    """Run a `seal` command with its output in a file; a line a minute says what it said last. Ends with its failure."""
+def follow(command: Sequence[str], log: Path, runs: Path, name: str) -> None:
+    """Run a `seal` command with its output in a file; a line a minute says what it said last. Ends with its failure.
+
+    Args:
+        command: The command and its options.
+        log: The file.
+        runs: Where the runs that it starts have a `fit.log` of their own.
+        name: What to call it.
+    """
     began = time.monotonic()
     with log.open("a", encoding="utf-8") as file:
         process = subprocess.Popen([sys.executable, "-m", "seal_lightning", *command], stdout=file, stderr=file)
@@ -143,22 +154,27 @@ def follow(command: Sequence[str], log: Path, name: str) -> None:
                 try:
                     process.wait(PAUSE)
                 except subprocess.TimeoutExpired:
-                    if (said := last_line(log)) != told:
-                        print(f"{time.strftime('%H:%M')} {name}: {said}", file=sys.stderr, flush=True)
+                    if (said := newest_line([log, *runs.glob("seed=*/fit.log")])) != told:
+                        tell(f"{name}: {said}")
                         told = said
         finally:
             if process.poll() is None:  # the study itself is stopped
                 process.terminate()
                 process.wait()
-    minutes = (time.monotonic() - began) / 60
     if process.returncode:
-        sys.exit(f"{name}: ended with code {process.returncode}; {last_line(log)} (all of it: {log})")
-    print(f"{time.strftime('%H:%M')} {name}: done, {minutes:.1f} min", file=sys.stderr, flush=True)
+        sys.exit(f"{name}: ended with code {process.returncode}; {newest_line([log])} (all of it: {log})")
+    tell(f"{name}: done, {(time.monotonic() - began) / 60:.1f} min")
 
 
-def last_line(log: Path) -> str:
+def tell(text: str) -> None:
+    print(f"{time.strftime('%H:%M')} {text}", file=sys.stderr, flush=True)
+
+
+def newest_line(logs: Sequence[Path]) -> str:
+    """The last line of the file that was written to last, behind the name of its run."""
+    log = max(logs, key=lambda path: path.stat().st_mtime_ns)
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    return (f"{log.parent.name}, " if log.name == "fit.log" else "") + (lines[-1] if lines else "")
 
 
 def arguments() -> argparse.Namespace:
@@ -192,16 +208,18 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # through `finally`: the runs end, too
+    logging.basicConfig(level=logging.ERROR, format="%(message)s")  # of libraries that are imported from here on
+    tables = import_module("study_tables")
     options.out.mkdir(parents=True, exist_ok=True)
     parts = list(parts_of(options))
-    print(f"{len(parts)} parts in {options.out}: {', '.join(part.folder for part in parts)}", file=sys.stderr)
-    rows: list[Row] = []
+    tell(f"{len(parts)} parts in {options.out}: {', '.join(part.folder for part in parts)}")
+    rows: list[object] = []
     for part in parts:
         run_part(part, options)
-        runs = sorted((options.out / part.folder).glob("seed=*"))
-        rows += read_rows(part.name, part.objective, runs)
-        study = Study(rows=rows, command=" ".join(["python", *sys.argv]))
-        save_study(options.out, study)  # after every part: a study of days can be read before its end
+        rows += tables.read_rows(part.name, part.objective, sorted((options.out / part.folder).glob("seed=*")))
+        study = tables.Study(rows=rows, command=shlex.join(["python", *sys.argv]))
+        tables.save_study(options.out, study)  # after every part: a study of days can be read before its end
     print((options.out / "study.md").read_text(encoding="utf-8"))
 
 

@@ -118,10 +118,11 @@ def _rows_of(part: str, run: Path) -> dict[str, list[Rollout]]:
     """The rollouts of each row of a run: one that trained a policy has a validation a round, others a single one."""
     rounds = read_validations(run)
     found = rounds or {0: [rollout for entry in read_entries(str(run)) for rollout in entry.rollouts]}
+    rows: dict[str, list[Rollout]] = {}
+    if passages := [rollout for rollout in found[0] if rollout.kind == "passage"]:
+        rows = {"base": passages, "passage": passages}
     if part != "own":
-        return {part: [rollout for rollout in found[max(found)] if rollout.kind == "edit"]}
-    rows = {"base": [rollout for rollout in found[0] if rollout.kind == "passage"]}
-    rows["passage"] = rows["base"]
+        return {**rows, part: [rollout for rollout in found[max(found)] if rollout.kind == "edit"]}
     for number, rollouts in sorted(found.items()):
         trained = f"own edits, {number} round{'s' * (number > 1)}"
         title = trained if number else "own edits, untrained" if rounds else "own edits of the policy"

@@ -1,7 +1,10 @@
 """The study: what its tables say of journals with known figures, and the command on a model of random weights."""
 
 import json
+import os
+import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 import study
 from study_tables import COMPARED, GRADERS, Study, read_rows, save_study
 
+from seal_lightning.files.ownership import owning
 from seal_lightning.records.journal import Journal
 from seal_lightning.types import Rollout
 
@@ -160,7 +164,7 @@ def test_the_parts_of_a_study(monkeypatch, files, tmp_path):
     words = ["--config", str(files["data"]), "--train", str(files["train"]), "--evaluate", str(files["data"])]
     words += ["--out", str(tmp_path), "--objectives", "sft", "distill"]
     parts = [part.folder for part in study.parts_of(asked(monkeypatch, *words))]
-    assert parts == [f"{name}-{towards}" for towards in ("sft", "distill") for name in ("own", "rules", "ensemble")]
+    assert parts == [f"{name}-{towards}" for towards in ("sft", "distill") for name in ("rules", "own", "ensemble")]
     more = ["--teacher", str(files["teacher"]), "--generator", str(files["data"]), "--policy", "runs/policy"]
     parts = list(study.parts_of(asked(monkeypatch, *words, *more)))
     assert [part.folder for part in parts if part.name in ("teacher", "generator")] == [
@@ -171,6 +175,31 @@ def test_the_parts_of_a_study(monkeypatch, files, tmp_path):
     assert not any(part.trains for part in parts if part.name != "generator")
     options = study.common(asked(monkeypatch, *words, *more, "--small", "--", "--model.seed", "7"))
     assert options[-2:] == ["--model.seed", "7"] and "runs/policy" in options and "24" in options
+
+
+def test_a_line_a_minute_is_that_of_the_run_that_said_something_last(tmp_path):
+    log, fit = tmp_path / "own-sft.log", tmp_path / "seed=3" / "fit.log"
+    fit.parent.mkdir()
+    for number, (path, text) in enumerate(((log, "1 runs\n\n"), (fit, "round 1\nround 1 E-step: unit 2/9\n"))):
+        path.write_text(text)
+        os.utime(path, ns=(number, number))
+    assert study.newest_line([log, fit]) == "seed=3, round 1 E-step: unit 2/9"
+    assert study.newest_line([log]) == "1 runs"
+
+
+@pytest.mark.slow
+def test_a_study_that_is_stopped_ends_its_part(files, tmp_path):
+    command = [sys.executable, str(ROOT / "benchmarks/study.py"), "--config", str(ROOT / "configs/study/lab.yaml")]
+    command += ["--train", str(files["train"]), "--evaluate", str(files["data"]), "--out", str(tmp_path / "out")]
+    with subprocess.Popen([*command, "--parts", "rules"], stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "out" / "rules-sft" / "seed=0" / ".owner").exists():
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.terminate()
+        assert process.wait(60) == 143
+    assert not (tmp_path / "out" / "study.md").exists()
+    with owning(tmp_path / "out" / "rules-sft" / "seed=0", option="--out"):  # nobody works there any more
+        pass
 
 
 def test_a_part_that_fails_ends_the_study_with_what_it_said(monkeypatch, files, tmp_path):

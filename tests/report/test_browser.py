@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 from playwright import sync_api as playwright
 
+from seal_lightning.report.costs import Prices
 from seal_lightning.report.page import render
 from seal_lightning.report.read import read
 from seal_lightning.results.accuracy import ResultFile
@@ -142,8 +143,8 @@ def seen(runs, tmp_path_factory):
     evil, large, begun = (read(str(run)) for run in made)
     six = [read(str(run)) for run in runs.six(folder / "six")]
     contents = {"evil": [evil], "large": [large], "several": [large, evil, begun], "groups": six}
-    pages = {name: render(content, now=0)[0] for name, content in contents.items()}
-    pages["slipped"] = render([begun], now=0)[0].replace("</main>", f"{SLIPPED}</main>")
+    pages = {name: render(content, now=0, prices=Prices())[0] for name, content in contents.items()}
+    pages["slipped"] = render([begun], now=0, prices=Prices())[0].replace("</main>", f"{SLIPPED}</main>")
     found = {}
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)

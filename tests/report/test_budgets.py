@@ -8,6 +8,7 @@ from seal_lightning.cli import main
 from seal_lightning.report import charts
 from seal_lightning.report.budgets import budgets_of
 from seal_lightning.report.chapters import chapter_of
+from seal_lightning.report.costs import Prices
 from seal_lightning.report.measure import measure
 from seal_lightning.report.read import read
 
@@ -67,4 +68,4 @@ def test_a_run_of_several_kinds_is_not_said_to_have_one(runs, tmp_path):
     folder = adapted(runs, tmp_path / "many", edits=2, tokens=200, after=0.75, kinds=["facts", "rewrite"])
     run = measure(read(str(folder)))
     run.run.config["model"]["task"]["init_args"]["edit"] = "implications"
-    assert chapter_of("run-1", run, charts.Scale(0.0, 1.0)).about["edits"] == "facts, rewrite"
+    assert chapter_of("run-1", run, charts.Scale(0.0, 1.0), Prices()).about["edits"] == "facts, rewrite"

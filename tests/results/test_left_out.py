@@ -17,6 +17,7 @@ from seal_lightning.m_step.objectives import Taught
 from seal_lightning.models.random_models import build_tiny
 from seal_lightning.policy.policy import Policy
 from seal_lightning.records.lines import rollout_from_dict, rollout_to_dict
+from seal_lightning.report.costs import Prices
 from seal_lightning.report.page import render
 from seal_lightning.report.read import read
 from seal_lightning.results.left_out import added, render_left_out, tell_left_out, total_left_out
@@ -203,7 +204,7 @@ def test_adapt_tells_it_in_terminal_table_card_result_and_report(tmp_path, capsy
 
 
 def test_the_report_tells_it(fitted_with_cuts):
-    html, markdown = render([read(str(fitted_with_cuts))], now=0.0)
+    html, markdown = render([read(str(fitted_with_cuts))], now=0.0, prices=Prices())
     assert "Cut or left out, round 1 E-step: 1 self-edit cut at the sampler" in markdown
     assert "Cut or left out, round 1 E-step: 1 self-edit cut at the sampler" in html
 
