@@ -48,7 +48,7 @@ test: lint ## lint, check types and run the tests
 gpu-test: $(STAMP) ## run the tests that need a CUDA device; they are skipped, with a line, where there is none
 	@$(BIN)/pytest -q -m gpu
 
-study-arc: $(STAMP) ## puzzles of grids in the lab, three seeds (docs/arc.md): a quarter of an hour on a core; goes on where it was cut
+study-arc: $(STAMP) ## puzzles of grids in the lab, three seeds (docs/arc.md), a quarter of an hour of processor time; goes on where it was cut
 	@$(ONE_THREAD) $(BIN)/python benchmarks/arc.py --first-seed 10 --jobs $(WORKERS) --folder runs/study-arc
 
 # What a study of a real model needs: contexts with questions in two files, and where wanted a model's folder in place of
