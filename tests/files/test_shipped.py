@@ -101,5 +101,6 @@ def test_the_list_of_them(capsys):
     assert main(["configs", "knowledge/smollm2"]) == 0
     assert capsys.readouterr().out == Path(SMOLLM2).read_text()
     assert main(["configs", "knowledge/smolm2"]) == 2
-    said = f"nothing of that name comes with seal-lightning; did you mean adapt/smollm2, knowledge/smollm2 or study/smollm2? {LISTS}"
+    near = "adapt/smollm2, knowledge/smollm2 or study/smollm2"
+    said = f"nothing of that name comes with seal-lightning; did you mean {near}? {LISTS}"
     assert capsys.readouterr().err == f"seal: seal configs knowledge/smolm2: {said}\n"
