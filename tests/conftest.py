@@ -29,6 +29,8 @@ LIBRARY_VARIABLES = {
     "PYTEST_CURRENT_TEST",  # pytest
     "PYTORCH_NVML_BASED_CUDA_CHECK",  # lightning, on import
     "TORCHINDUCTOR_CACHE_DIR",  # torch, on the first import of its compiler
+    "KMP_DUPLICATE_LIB_OK",  # scikit-learn, on import
+    "KMP_INIT_AT_FORK",
     "PL_GLOBAL_SEED",  # lightning.seed_everything
     "PL_SEED_WORKERS",
 }

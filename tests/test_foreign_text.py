@@ -44,6 +44,7 @@ ELSEWHERE = {
     "generator/objectives": "three fixed names in a prompt of the configuration",
     "grading/terms": "import paths of reward terms",
     "inner_loop/isolation/probing": "names in a model's configuration",
+    "report/gpu_prices": "names of GPUs, by their drivers and in the price table",
     "lab/lines": "lines of the lab's own world",
     "lab/tokenizer": "lines of the lab's own world",
     "models/memory": "messages of libraries",

@@ -91,7 +91,7 @@ def check_undamaged(folder: Path) -> None:
 
 
 def merge_lora(model: PreTrainedModel, lora: LoRA) -> None:
-    """Make a plain model act with a LoRA that is for it: in its weights, or beside those that are quantised.
+    """Make a plain model act with a LoRA that is for it: in its weights, or beside those that cannot hold it.
 
     Raises:
         ModelError: The model lacks a layer, or has it in another shape.

@@ -55,9 +55,9 @@ def test_names_lead_to_their_files_and_to_nothing_else():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("knowledge/smolm2", f"did you mean adapt/smollm2 or knowledge/smollm2? {LISTS}"),
+        ("knowledge/smolm2", f"did you mean adapt/smollm2, knowledge/smollm2 or study/smollm2? {LISTS}"),
         ("configs/knowledge/unsupervisd.yml", f"did you mean knowledge/unsupervised? {LISTS}"),
-        ("smollm2", f"did you mean adapt/smollm2 or knowledge/smollm2? {LISTS}"),
+        ("smollm2", f"did you mean adapt/smollm2, knowledge/smollm2 or study/smollm2? {LISTS}"),
         ("runs/a/config.yaml", f"check the path {LISTS}"),
     ],
 )  # fmt: skip
@@ -101,5 +101,6 @@ def test_the_list_of_them(capsys):
     assert main(["configs", "knowledge/smollm2"]) == 0
     assert capsys.readouterr().out == Path(SMOLLM2).read_text()
     assert main(["configs", "knowledge/smolm2"]) == 2
-    said = f"nothing of that name comes with seal-lightning; did you mean adapt/smollm2 or knowledge/smollm2? {LISTS}"
+    near = "adapt/smollm2, knowledge/smollm2 or study/smollm2"
+    said = f"nothing of that name comes with seal-lightning; did you mean {near}? {LISTS}"
     assert capsys.readouterr().err == f"seal: seal configs knowledge/smolm2: {said}\n"

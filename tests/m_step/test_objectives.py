@@ -103,8 +103,8 @@ def test_a_loss_that_is_not_finite_is_a_divergence():
     model, tokenizer = build_tiny("llama")
     policy = TunedPolicy(model, tokenizer, False, PolicyTuning(rank=4, alpha=8.0), seed=0)
     lamp = group("lamp", 0.0, 1.0)
-    settings = MStep(learning_rate=1e4, epochs=20, objective=GRPO(beta=0.1))
-    with pytest.raises(DivergedError, match=r"round 1, M-step: the policy is not finite after 40 batches"):
+    settings = MStep(learning_rate=1e30, epochs=20, objective=GRPO(beta=0.1))
+    with pytest.raises(DivergedError, match=r"round 1, M-step: the policy is not finite after \d+ batches"):
         FineTuning(settings).train(policy, best(lamp), groups=[lamp], round=0)
 
 

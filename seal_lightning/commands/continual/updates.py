@@ -54,7 +54,7 @@ class Updates(ABC):
 class Merged(Updates):
     """Adds every update to the weights, as in the paper, and keeps a copy of the changed layers on the CPU.
 
-    Updates of quantised layers act beside them.
+    Updates of layers that are quantised or in half precision act beside them.
     """
 
     def __init__(self, policy: Policy) -> None:
