@@ -35,6 +35,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from seal_lightning.files.saving import save_text
+
 HERE = Path(__file__).resolve().parent
 CONFIGS = HERE.parent / "configs" / "study"
 PARTS = ("rules", "own", "ensemble", "teacher", "generator")
@@ -133,7 +135,7 @@ def write_ensemble(options: argparse.Namespace) -> None:
     for row in rows:
         texts.setdefault(row["context_id"], []).append(row["text"])
     joined = [json.dumps({"context_id": name, "text": "\n".join(those)}) for name, those in texts.items()]
-    (folder / JOINED).write_text("\n".join(joined) + "\n", encoding="utf-8")
+    save_text(folder / JOINED, "\n".join(joined) + "\n")  # whole or not at all: where it is, it is not written again
 
 
 def follow(command: Sequence[str], log: Path, runs: Path, name: str) -> None:

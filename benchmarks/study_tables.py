@@ -6,7 +6,7 @@ import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
@@ -19,8 +19,8 @@ from seal_lightning.grading import F1, Calibrated, Grader, Recall
 from seal_lightning.records.anew import regrade
 from seal_lightning.records.entries import Entry, read_entries
 from seal_lightning.records.journal import read_validations
-from seal_lightning.results.accuracy import Difference, means_of, paired_difference
-from seal_lightning.results.averages import interval
+from seal_lightning.results.accuracy import Difference, paired_difference
+from seal_lightning.results.averages import baseline, context_means, interval, score
 from seal_lightning.results.table import Table, to_markdown
 from seal_lightning.results.usage import total_seconds
 from seal_lightning.types import Rollout
@@ -137,10 +137,7 @@ def _row(name: str, objective: str, seeds: Mapping[str, list[Rollout]]) -> Row:
     for grader, grade in GRADERS.items():
         for seed, rollouts in seeds.items():
             (entry,), _ = regrade([Entry(seed, seed, tuple(rollouts), ())], grade)
-            kind = "base" if base else "passage" if name == "passage" else "edits"
-            means = (
-                {each.context_id: each.baseline for each in entry.rollouts} if base else means_of(entry.rollouts, kind)
-            )
+            means = context_means(entry.rollouts, baseline if base else score)
             scores.setdefault(grader, {})[seed] = means
     every = [rollout for rollouts in seeds.values() for rollout in rollouts]
     answers = [
@@ -169,16 +166,12 @@ def save_study(folder: Path, study: Study) -> None:
         "command": study.command, "date": study.date, "machine": study.machine, "versions": study.versions,
         "rows": [vars(row) for row in study.rows],
         "differences": [
-            {"objective": one.objective, "row": one.row, "over": one.over, "grader": one.grader, **vars_of(one.found)}
+            {"objective": one.objective, "row": one.row, "over": one.over, "grader": one.grader, **asdict(one.found)}
             for one in differences
         ],
     }  # fmt: skip
     save_text(folder / "study.json", json.dumps(content, indent=1) + "\n")
     draw(folder / "study.svg", study)
-
-
-def vars_of(found: Difference) -> dict[str, object]:
-    return {"mean": found.mean, "low": found.low, "high": found.high, "contexts": found.contexts}
 
 
 @dataclass(frozen=True)
